@@ -1,0 +1,370 @@
+//! All five parties in one process: a client, the matcher and three key holders on a network in memory.
+//!
+//! Parties exchange serialised bytes and nothing else; each object is handed only what is addressed to it. This room is
+//! for the demo, evaluations and tests, and never part of a server: it is the one place that owns all three holders.
+//! A test may script faults on the [`Network`] or rewrite deliveries as a cheating party would.
+
+use std::collections::BTreeMap;
+
+use veilmatch_domain::{
+    ClientId, CollectionId, Embedding, Outcome, Party, Policy, Query, SubjectId, TemplateVersion, Timestamp,
+};
+use veilmatch_glwe::{MAX_ADMISSION, Parameters, Verdict};
+use veilmatch_holder::{Holder, HolderError, Outbound, Reaction, Recipient, Sender};
+use veilmatch_matcher::{Matcher, RequestId};
+use veilmatch_mpc::{Delivery, Network, Traffic};
+use veilmatch_sdk::{Client, ClientError};
+use veilmatch_secret::Entropy;
+
+/// Who is on the network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Address {
+    /// The client.
+    Client,
+    /// The matcher.
+    Matcher,
+    /// A key holder.
+    Holder(Party),
+}
+
+/// Why the cluster has no answer.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClusterError {
+    /// The parties refused, or their answer cannot be read.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// A holder could not begin a ceremony.
+    #[error(transparent)]
+    Holder(#[from] HolderError),
+    /// The ceremony did not complete at all three holders.
+    #[error("the key ceremony did not complete at all three key holders")]
+    Ceremony,
+    /// No answer came, even after every deadline had passed.
+    #[error("no answer came from the matcher")]
+    NoAnswer,
+}
+
+/// Rewrites a delivery as a cheating party or a broken network would; `false` drops it.
+pub type Tamper = Box<dyn FnMut(&mut Delivery<Address>) -> bool + Send>;
+
+/// The parties and their network.
+pub struct Cluster {
+    /// The network; tests inject faults here.
+    pub network: Network<Address>,
+    /// Rewrites deliveries, for tests of cheating parties.
+    pub tamper: Option<Tamper>,
+    /// The time that all parties see.
+    pub now: Timestamp,
+    /// The client that asks.
+    pub client: Client,
+    /// Errors of holders since the last [`Cluster::take_failures`].
+    failures: Vec<(Party, HolderError)>,
+    parameters: Parameters,
+    holders: [Holder; 3],
+    matcher: Matcher,
+    collection: CollectionId,
+    answers: BTreeMap<RequestId, Vec<u8>>,
+    next_request: u64,
+}
+
+impl std::fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Cluster({})", self.collection)
+    }
+}
+
+impl Cluster {
+    /// Sets up the parties, exchanges their public keys and holds the first ceremony. `entropy` is called once per party:
+    /// the three holders, then the client.
+    ///
+    /// # Errors
+    /// [`ClusterError::Ceremony`] if it does not complete.
+    pub fn new(
+        parameters: Parameters,
+        collection: CollectionId,
+        policy: Policy,
+        client: ClientId,
+        mut entropy: impl FnMut() -> Box<dyn Entropy>,
+    ) -> Result<Self, ClusterError> {
+        let mut holders = Party::ALL.map(|party| Holder::new(party, parameters, entropy()));
+        let cards = holders.each_ref().map(Holder::card);
+        let keys = cards.each_ref().map(|card| card.encryption.clone());
+        let client = Client::new(client, TemplateVersion(1), keys, entropy());
+        for holder in &mut holders {
+            holder.meet(cards.clone());
+            holder.register_client(client.id().clone(), client.verifying_key());
+            holder.set_policy(collection.clone(), policy.clone());
+        }
+        let mut matcher = Matcher::new(parameters, 0);
+        matcher.create_collection(collection.clone(), policy.dimension);
+        let mut cluster = Self {
+            network: Network::new(),
+            tamper: None,
+            now: Timestamp(1_800_000_000),
+            client,
+            failures: Vec::new(),
+            parameters,
+            holders,
+            matcher,
+            collection,
+            answers: BTreeMap::new(),
+            next_request: 0,
+        };
+        cluster.begin_epoch()?;
+        Ok(cluster)
+    }
+
+    /// Holds a ceremony for the next key epoch.
+    ///
+    /// # Errors
+    /// [`ClusterError::Ceremony`] if it does not complete at all three holders.
+    pub fn begin_epoch(&mut self) -> Result<(), ClusterError> {
+        let before = self.holders.each_ref().map(Holder::epoch);
+        for party in Party::ALL {
+            let reaction = self.holder_mut(party).begin_epoch()?;
+            self.take(party, reaction);
+        }
+        self.run();
+        let after = self.holders.each_ref().map(Holder::epoch);
+        let [Some(first), second, third] = after else { return Err(ClusterError::Ceremony) };
+        if second != Some(first) || third != Some(first) || before.contains(&Some(first)) {
+            return Err(ClusterError::Ceremony);
+        }
+        self.matcher.set_epoch(first);
+        Ok(())
+    }
+
+    /// Rotates the keys: a ceremony, then every group is rebuilt under the new epoch.
+    ///
+    /// # Errors
+    /// [`ClusterError`] if the ceremony or a rebuild fails.
+    pub fn rotate(&mut self) -> Result<(), ClusterError> {
+        self.begin_epoch()?;
+        let request = self.fresh_request();
+        let outbound = self.matcher.rotate(request, &self.collection);
+        self.send_from_matcher(outbound);
+        let answer = self.answer_of(request)?;
+        Client::read_enrolled(&answer)?;
+        Ok(())
+    }
+
+    /// Enrols people; `progress` hears how many are sealed and admitted so far. One verdict per person, in order.
+    ///
+    /// # Errors
+    /// [`ClusterError`] if a whole request is refused.
+    pub fn enroll(
+        &mut self,
+        people: &[(SubjectId, Embedding)],
+        progress: &mut dyn FnMut(usize),
+    ) -> Result<Vec<Verdict>, ClusterError> {
+        let mut verdicts = Vec::with_capacity(people.len());
+        let batches = people.len().div_ceil(MAX_ADMISSION);
+        for (number, batch) in people.chunks(MAX_ADMISSION).enumerate() {
+            let mut templates = Vec::with_capacity(batch.len());
+            for (subject, embedding) in batch {
+                templates.push(self.client.seal_template(&self.collection, subject.clone(), embedding, self.now)?);
+            }
+            let request = self.client.enroll(&self.collection, templates, number + 1 < batches);
+            let answer = self.request(request)?;
+            verdicts.extend(Client::read_enrolled(&answer)?);
+            progress(verdicts.len());
+        }
+        Ok(verdicts)
+    }
+
+    /// Asks about a probe.
+    ///
+    /// # Errors
+    /// [`ClusterError`] if the query is refused or its answer cannot be read.
+    pub fn ask(&mut self, probe: &Embedding, query: Query) -> Result<Outcome, ClusterError> {
+        let (request, pending) = self.client.ask(&self.collection, probe, query, self.now)?;
+        let answer = self.request(request)?;
+        Ok(pending.read(&answer)?)
+    }
+
+    /// Erases a subject.
+    ///
+    /// # Errors
+    /// [`ClusterError`] if the erasure is refused.
+    pub fn erase(&mut self, subject: &SubjectId) -> Result<(), ClusterError> {
+        let request = self.client.erase(&self.collection, subject.clone(), self.now);
+        let answer = self.request(request)?;
+        Ok(Client::read_erased(&answer)?)
+    }
+
+    /// Sends a client's request and runs the parties until the answer is there; if they fall silent first, until every
+    /// deadline has passed.
+    ///
+    /// # Errors
+    /// [`ClusterError::NoAnswer`].
+    pub fn request(&mut self, request: Vec<u8>) -> Result<Vec<u8>, ClusterError> {
+        let id = self.fresh_request();
+        let mut framed = id.0.to_le_bytes().to_vec();
+        framed.extend(request);
+        self.network.send(Address::Client, Address::Matcher, framed);
+        self.answer_of(id)
+    }
+
+    fn fresh_request(&mut self) -> RequestId {
+        self.next_request += 1;
+        RequestId(self.next_request)
+    }
+
+    fn answer_of(&mut self, id: RequestId) -> Result<Vec<u8>, ClusterError> {
+        self.run();
+        if !self.answers.contains_key(&id) {
+            self.pass_deadlines();
+        }
+        self.answers.remove(&id).ok_or(ClusterError::NoAnswer)
+    }
+
+    /// Delivers messages until none is left.
+    pub fn run(&mut self) {
+        while let Some(mut delivery) = self.network.deliver() {
+            let keep = self.tamper.as_mut().is_none_or(|tamper| tamper(&mut delivery));
+            if keep {
+                self.hand_over(delivery);
+            }
+        }
+    }
+
+    /// Lets the deadlines of every open session pass, first at the holders, then at the matcher.
+    pub fn pass_deadlines(&mut self) {
+        for party in Party::ALL {
+            let open: Vec<_> = self.holder_mut(party).open_sessions().collect();
+            for session in open {
+                let reaction = self.holder_mut(party).expire(session);
+                self.take(party, reaction);
+            }
+        }
+        self.run();
+        let outbound = self.matcher.expire();
+        self.send_from_matcher(outbound);
+        self.run();
+    }
+
+    fn hand_over(&mut self, delivery: Delivery<Address>) {
+        let Delivery { from, to, bytes } = delivery;
+        match to {
+            Address::Client => {
+                if let Some((id, answer)) = bytes.split_first_chunk::<8>() {
+                    self.answers.insert(RequestId(u64::from_le_bytes(*id)), answer.to_vec());
+                }
+            }
+            Address::Matcher => {
+                let outbound = match (from, bytes.split_first_chunk::<8>()) {
+                    (Address::Holder(party), _) => {
+                        self.matcher.receive(veilmatch_matcher::Sender::Holder(party), &bytes)
+                    }
+                    (Address::Client, Some((id, request))) => {
+                        let id = RequestId(u64::from_le_bytes(*id));
+                        self.matcher.receive(veilmatch_matcher::Sender::Client(id), request)
+                    }
+                    _ => Vec::new(),
+                };
+                self.send_from_matcher(outbound);
+            }
+            Address::Holder(party) => {
+                let sender = match from {
+                    Address::Holder(peer) => Sender::Peer(peer),
+                    Address::Client | Address::Matcher => Sender::Matcher,
+                };
+                let now = self.now;
+                let reaction = self.holder_mut(party).receive(sender, &bytes, now);
+                self.take(party, reaction);
+            }
+        }
+    }
+
+    fn take(&mut self, party: Party, reaction: Reaction) {
+        if let Some(error) = reaction.failure {
+            self.failures.push((party, error));
+        }
+        for Outbound { to, bytes } in reaction.send {
+            let to = match to {
+                Recipient::Matcher => Address::Matcher,
+                Recipient::Peer(peer) => Address::Holder(peer),
+            };
+            self.network.send(Address::Holder(party), to, bytes);
+        }
+    }
+
+    fn send_from_matcher(&mut self, outbound: Vec<veilmatch_matcher::Outbound>) {
+        for message in outbound {
+            match message.to {
+                veilmatch_matcher::Recipient::Client(id) => {
+                    let mut framed = id.0.to_le_bytes().to_vec();
+                    framed.extend(message.bytes);
+                    self.network.send(Address::Matcher, Address::Client, framed);
+                }
+                veilmatch_matcher::Recipient::Holder(party) => {
+                    self.network.send(Address::Matcher, Address::Holder(party), message.bytes);
+                }
+            }
+        }
+    }
+
+    fn holder_mut(&mut self, party: Party) -> &mut Holder {
+        let [k0, k1, k2] = &mut self.holders;
+        match party {
+            Party::K0 => k0,
+            Party::K1 => k1,
+            Party::K2 => k2,
+        }
+    }
+
+    /// A holder, to look at.
+    #[must_use]
+    pub fn holder(&self, party: Party) -> &Holder {
+        let [k0, k1, k2] = &self.holders;
+        match party {
+            Party::K0 => k0,
+            Party::K1 => k1,
+            Party::K2 => k2,
+        }
+    }
+
+    /// Registers a further client's key with all holders.
+    pub fn register(&mut self, client: &Client) {
+        for holder in &mut self.holders {
+            holder.register_client(client.id().clone(), client.verifying_key());
+        }
+    }
+
+    /// Changes the collection's policy at all holders.
+    pub fn set_policy(&mut self, policy: &Policy) {
+        for holder in &mut self.holders {
+            holder.set_policy(self.collection.clone(), policy.clone());
+        }
+    }
+
+    /// The matcher, to look at.
+    #[must_use]
+    pub fn matcher(&self) -> &Matcher {
+        &self.matcher
+    }
+
+    /// The collection that everything here is about.
+    #[must_use]
+    pub fn collection(&self) -> &CollectionId {
+        &self.collection
+    }
+
+    /// The parameter set.
+    #[must_use]
+    pub fn parameters(&self) -> Parameters {
+        self.parameters
+    }
+
+    /// Errors of holders since the last call, oldest first.
+    pub fn take_failures(&mut self) -> Vec<(Party, HolderError)> {
+        std::mem::take(&mut self.failures)
+    }
+
+    /// Bytes that a party has sent and received.
+    #[must_use]
+    pub fn traffic(&self, address: Address) -> Traffic {
+        self.network.traffic(address)
+    }
+}

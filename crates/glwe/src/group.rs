@@ -1,0 +1,149 @@
+//! Ciphertexts as the matcher holds them: packed groups and probes, and how their parts are added up.
+
+use veilmatch_domain::{Dimension, Epoch, GroupId, Part, Revision};
+use veilmatch_kernels::{PackingError, Ring, ScanProbe, pack, packed_bytes, scan_bodies, unpack};
+use veilmatch_secret::{Digest, Hasher};
+
+use crate::{GroupSums, Layout, MaskSeed, Parameters, PartPayload};
+
+/// Why three parts are not a ciphertext.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CiphertextError {
+    /// The bytes are not the expected number of canonical residues.
+    #[error("{part} is not a list of residues of the expected length")]
+    Malformed {
+        /// Which part.
+        part: Part,
+    },
+    /// A copy of the part is missing: its sender's polynomials or the other holder's digest.
+    #[error("{part} is incomplete")]
+    Missing {
+        /// Which part.
+        part: Part,
+    },
+    /// The polynomials and the digest, which come from two holders, do not agree.
+    #[error("the two holders of {part} disagree")]
+    Disagree {
+        /// Which part.
+        part: Part,
+    },
+}
+
+impl CiphertextError {
+    /// The part in question; its two holders are the suspects.
+    #[must_use]
+    pub fn part(&self) -> Part {
+        match *self {
+            Self::Malformed { part } | Self::Missing { part } | Self::Disagree { part } => part,
+        }
+    }
+}
+
+/// Transformed polynomials as bytes, densely packed.
+#[must_use]
+pub fn encode_polynomials(parameters: &Parameters, residues: &[u32]) -> Vec<u8> {
+    pack(parameters.modulus, residues)
+}
+
+/// `polynomials`·N residues from bytes.
+///
+/// # Errors
+/// [`PackingError`] on another length or a value that is not canonical.
+pub fn decode_polynomials(parameters: &Parameters, bytes: &[u8], polynomials: usize) -> Result<Vec<u32>, PackingError> {
+    if bytes.len() != packed_bytes(parameters.modulus, polynomials.saturating_mul(parameters.degree)) {
+        return Err(PackingError::Length);
+    }
+    unpack(parameters.modulus, bytes, polynomials * parameters.degree)
+}
+
+/// What the two holders of a part compare, and the matcher with them: a digest over the packed polynomials.
+#[must_use]
+pub fn body_digest(part: Part, packed: &[u8]) -> Digest {
+    Hasher::new("veilmatch/glwe/body").number(part.index() as u64).field(packed).finish()
+}
+
+/// Adds up three parts, each of which came as polynomials from one holder and as a digest from the other.
+///
+/// # Errors
+/// [`CiphertextError`] naming the part whose copies are missing, malformed or different.
+pub fn sum_parts(
+    parameters: &Parameters,
+    ring: &Ring,
+    polynomials: usize,
+    parts: &[(Option<&PartPayload>, Option<&PartPayload>); 3],
+) -> Result<Vec<u32>, CiphertextError> {
+    let mut sum = vec![0u32; polynomials * parameters.degree];
+    for (part, copies) in Part::ALL.into_iter().zip(parts) {
+        let (Some(PartPayload::Polynomials(bytes)), Some(PartPayload::Digest(digest))) = copies else {
+            return Err(CiphertextError::Missing { part });
+        };
+        if body_digest(part, bytes) != *digest {
+            return Err(CiphertextError::Disagree { part });
+        }
+        let residues =
+            decode_polynomials(parameters, bytes, polynomials).map_err(|_| CiphertextError::Malformed { part })?;
+        ring.add_assign(&mut sum, &residues);
+    }
+    Ok(sum)
+}
+
+/// The bodies of a packed group: all that the scan reads. The masks belong to the holders' side.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PackedGroup {
+    /// Which group.
+    pub group: GroupId,
+    /// Which rebuild of it.
+    pub revision: Revision,
+    /// The key epoch of its secrets.
+    pub epoch: Epoch,
+    /// Its layout.
+    pub layout: Layout,
+    /// J·r·N residues; body (j, k) at (j·r + k)·N, transformed.
+    pub bodies: Vec<u32>,
+}
+
+/// A probe for one block width.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProbeCiphertext {
+    /// J·N residues: the masks a^p_j, transformed.
+    pub masks: Vec<u32>,
+    /// J·N residues: the bodies b^p_j, transformed.
+    pub bodies: Vec<u32>,
+}
+
+impl ProbeCiphertext {
+    /// Expands the masks of a probe of this dimension.
+    #[must_use]
+    pub fn new(
+        parameters: &Parameters,
+        layout: Layout,
+        dimension: Dimension,
+        seed: &MaskSeed,
+        bodies: Vec<u32>,
+    ) -> Self {
+        let masks =
+            (0..layout.blocks(dimension)).flat_map(|block| seed.mask(parameters, layout.beta(), block)).collect();
+        Self { masks, bodies }
+    }
+}
+
+impl PackedGroup {
+    /// The matcher's side of the scan of this group: A_k whole and transformed, B_k as its coefficients βt.
+    #[must_use]
+    pub fn scan(&self, parameters: &Parameters, ring: &Ring, probe: &ProbeCiphertext) -> GroupSums {
+        let scanned = ScanProbe { masks: &probe.masks, bodies: &probe.bodies };
+        let (a, b) = scan_bodies(ring, scanned, &self.bodies, self.layout.rank());
+        let mut scores = Vec::with_capacity(self.layout.capacity(parameters));
+        for mut body in b {
+            ring.inverse(&mut body);
+            scores.extend(body.iter().step_by(self.layout.beta()));
+        }
+        GroupSums {
+            group: self.group,
+            revision: self.revision,
+            masks: encode_polynomials(parameters, &a.concat()),
+            scores: pack(parameters.modulus, &scores),
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! Public masks, expanded from a seed in the transformed domain.
+
+use borsh::{BorshDeserialize, BorshSerialize};
+use veilmatch_secret::{Label, Stream};
+
+use crate::Parameters;
+
+/// The public seed of the masks of one group or one probe: a hash of its label and of contributions of all three
+/// holders, who committed to them before any was shown. It is uniform as long as one holder is honest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, BorshSerialize, BorshDeserialize)]
+pub struct MaskSeed(pub [u8; 32]);
+
+impl MaskSeed {
+    /// The mask a_j of block j for layouts of width `beta`, uniform modulo q, transformed. Length N.
+    #[must_use]
+    pub fn mask(&self, parameters: &Parameters, beta: usize, block: usize) -> Vec<u32> {
+        let label = Label::new("veilmatch/glwe/mask")
+            .bytes(parameters.name.as_bytes())
+            .bytes(&self.0)
+            .number(beta as u64)
+            .number(block as u64);
+        uniform_polynomial(parameters, &mut Stream::public(label.digest().0))
+    }
+}
+
+/// N values uniform modulo q, by rejection from 31 bits. Variable time in the rejected values alone, which are
+/// independent of the accepted ones.
+#[must_use]
+pub fn uniform_polynomial(parameters: &Parameters, stream: &mut Stream) -> Vec<u32> {
+    let bits = 32 - (parameters.modulus - 1).leading_zeros();
+    let mut values = Vec::with_capacity(parameters.degree);
+    let mut bytes = vec![0u8; parameters.degree * 4];
+    while values.len() < parameters.degree {
+        let wanted = (parameters.degree - values.len()) * 4;
+        let Some(chunk) = bytes.get_mut(..wanted) else { break };
+        stream.fill(chunk);
+        let words = chunk.as_chunks::<4>().0.iter().map(|word| u32::from_le_bytes(*word) >> (32 - bits));
+        values.extend(words.filter(|&v| v < parameters.modulus));
+    }
+    values
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::GLWE_2048_V1;
+
+    #[test]
+    fn masks_are_uniform_and_differ_by_block_width_and_seed() {
+        let p = GLWE_2048_V1;
+        let a = MaskSeed([1; 32]).mask(&p, 4, 0);
+        assert_eq!(a.len(), p.degree);
+        assert!(a.iter().all(|&v| v < p.modulus));
+        assert_eq!(a, MaskSeed([1; 32]).mask(&p, 4, 0));
+        for other in
+            [MaskSeed([1; 32]).mask(&p, 4, 1), MaskSeed([1; 32]).mask(&p, 8, 0), MaskSeed([2; 32]).mask(&p, 4, 0)]
+        {
+            assert!(a.iter().zip(&other).filter(|(x, y)| x == y).count() < 3);
+        }
+        let mean = a.iter().map(|&v| f64::from(v)).sum::<f64>() / a.len() as f64 / f64::from(p.modulus);
+        assert!((mean - 0.5).abs() < 5.0 * (1.0 / 12.0f64).sqrt() / (a.len() as f64).sqrt());
+    }
+}

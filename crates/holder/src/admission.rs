@@ -1,0 +1,251 @@
+//! Admission of sealed templates: signature, equality of copies, unit norm (DESIGN 3.2, 3.3).
+//!
+//! Who sees what: each holder reads its two parts, which are uniform; the comparison runs on shares, and per template
+//! one bit is opened, "fits" or "does not fit", to the holders. Nothing is remembered before the matcher commits, and
+//! it commits only if all three holders accept.
+
+use veilmatch_domain::{CollectionId, Part, Purpose, SessionId, SubjectId, Suspect, TemplateDigest, Timestamp};
+use veilmatch_glwe::{FromHolder, MAX_ADMISSION, Verdict};
+use veilmatch_mpc::{NormBounds, norm_circuit, norm_inputs, read_norm};
+use veilmatch_sealed::{COORDINATE_SCALE, SealedTemplate};
+use veilmatch_secret::{Digest, Label, Seed};
+
+use crate::audit::AuditEvent;
+use crate::handshake::{Agreed, Handshake, SharedParts};
+use crate::run::{Run, Running};
+use crate::state::{Channel, State};
+use crate::unseal::{OpenedTemplate, unseal};
+use crate::{HolderError, error::Speaker};
+
+const VERDICTS: u32 = 2;
+/// First step of the norm check, in admissions and queries.
+pub(crate) const NORM: u32 = 16;
+
+struct Candidate {
+    subject: SubjectId,
+    digest: TemplateDigest,
+    client: veilmatch_domain::ClientId,
+    nonce: [u8; 16],
+    expires: Timestamp,
+}
+
+/// One item: what it would become, and the parts that this holder read.
+struct Item {
+    verdict: Result<(), HolderError>,
+    candidate: Option<Candidate>,
+    opened: Option<OpenedTemplate>,
+}
+
+enum Phase {
+    Handshake(Handshake),
+    Verdicts(Box<Agreed>),
+    Norm { run: Run, checked: Vec<usize> },
+    AwaitingCommit,
+}
+
+/// The session.
+pub(crate) struct Admission {
+    pub(crate) channel: Channel,
+    collection: CollectionId,
+    items: Vec<Item>,
+    phase: Phase,
+}
+
+impl Admission {
+    pub(crate) fn start(
+        state: &mut State,
+        mut channel: Channel,
+        collection: CollectionId,
+        templates: &[Vec<u8>],
+    ) -> Result<Self, HolderError> {
+        if templates.is_empty() || templates.len() > MAX_ADMISSION {
+            return Err(HolderError::BatchSize { found: templates.len(), allowed: MAX_ADMISSION });
+        }
+        state.registry.collection(&collection)?;
+        let session = channel.session;
+        let readers = state.readers()?;
+        // Opening is the slow part and independent per template.
+        use rayon::prelude::*;
+        let (registry, now, party, kem) = (&state.registry, state.now, state.party, &state.kem);
+        let mut items: Vec<Item> = templates
+            .par_iter()
+            .map(|bytes| {
+                let read = || -> Result<(Candidate, OpenedTemplate), HolderError> {
+                    let sealed = SealedTemplate::from_bytes(bytes)?;
+                    let associated = sealed.associated();
+                    let Purpose::Enrol { subject } = &associated.purpose else {
+                        return Err(HolderError::WrongUse { what: "purpose" });
+                    };
+                    if associated.collection != collection {
+                        return Err(HolderError::WrongUse { what: "collection" });
+                    }
+                    registry.check_sealed(&sealed)?;
+                    registry.check_fresh(&associated.client, &associated.nonce, associated.expires, now)?;
+                    let digest = sealed.digest();
+                    if registry.collection(&collection)?.is_tombstoned(&digest) {
+                        return Err(HolderError::Replayed);
+                    }
+                    let candidate = Candidate {
+                        subject: subject.clone(),
+                        digest,
+                        client: associated.client.clone(),
+                        nonce: associated.nonce,
+                        expires: associated.expires,
+                    };
+                    Ok((candidate, unseal(party, kem, readers, &sealed)?))
+                };
+                match read() {
+                    Ok((candidate, opened)) => {
+                        Item { verdict: Ok(()), candidate: Some(candidate), opened: Some(opened) }
+                    }
+                    Err(error) => Item { verdict: Err(error), candidate: None, opened: None },
+                }
+            })
+            .collect();
+        let record = state.registry.collection_mut(&collection)?;
+        for item in &mut items {
+            if let Some(candidate) = &item.candidate {
+                item.verdict = record.reserve(&candidate.subject, session);
+            }
+        }
+        let request = templates
+            .iter()
+            .fold(Label::new("veilmatch/admission/request").bytes(collection.as_str().as_bytes()), |l, t| l.bytes(t))
+            .digest();
+        let digests = |part: Part| -> Vec<Digest> {
+            items.iter().map(|item| shared_digest(item, part, &session).unwrap_or(Digest([0; 32]))).collect()
+        };
+        let [own, next] = state.party.parts();
+        let parts = SharedParts { with_next: digests(next), with_previous: digests(own) };
+        let mut contribution = [0u8; 32];
+        state.entropy.fill_bytes(&mut contribution);
+        let private = Seed::random(state.entropy.as_mut());
+        let handshake = Handshake::start(state, &mut channel, request, contribution, private, parts)?;
+        Ok(Self { channel, collection, items, phase: Phase::Handshake(handshake) })
+    }
+
+    pub(crate) fn advance(&mut self, state: &mut State) -> Result<(), HolderError> {
+        loop {
+            match &mut self.phase {
+                Phase::Handshake(handshake) => {
+                    let Some(agreed) = handshake.advance(state, &mut self.channel)? else { return Ok(()) };
+                    for (item, compared) in self.items.iter_mut().zip(handshake.compare_parts(state.party, &agreed)) {
+                        if item.verdict.is_ok() {
+                            item.verdict = compared;
+                        }
+                    }
+                    let bits: Vec<bool> = self.items.iter().map(|i| i.verdict.is_ok()).collect();
+                    for peer in state.party.peers() {
+                        self.channel.send(state, VERDICTS, peer, &bits)?;
+                    }
+                    self.phase = Phase::Verdicts(Box::new(agreed));
+                }
+                Phase::Verdicts(agreed) => {
+                    let Some(votes) = self.channel.take_both::<Vec<bool>>(state.party, VERDICTS)? else {
+                        return Ok(());
+                    };
+                    for (vote, peer) in votes.iter().zip(state.party.peers()) {
+                        if vote.len() != self.items.len() {
+                            return Err(HolderError::Malformed { speaker: Speaker::Peer(peer) });
+                        }
+                        for (item, accepted) in self.items.iter_mut().zip(vote) {
+                            if item.verdict.is_ok() && !accepted {
+                                item.verdict = Err(HolderError::RefusedByPeer { by: peer });
+                            }
+                        }
+                    }
+                    let checked: Vec<usize> = (0..self.items.len())
+                        .filter(|&i| self.items.get(i).is_some_and(|item| item.verdict.is_ok()))
+                        .collect();
+                    if checked.is_empty() {
+                        self.report(state)?;
+                        continue;
+                    }
+                    let parts: Vec<(&[u64], &[u64])> = checked
+                        .iter()
+                        .filter_map(|&i| self.items.get(i)?.opened.as_ref())
+                        .map(|o| (o.own.expose().as_slice(), o.next.expose().as_slice()))
+                        .collect();
+                    let dimension = parts.first().map_or(0, |(own, _)| own.len());
+                    let bounds = NormBounds::unit(COORDINATE_SCALE, dimension);
+                    let inputs = norm_inputs(state.party, &parts, &bounds);
+                    let circuit = norm_circuit(checked.len(), dimension);
+                    let run = Run::start(state, &mut self.channel, &agreed.seeds, circuit, inputs, NORM)?;
+                    self.phase = Phase::Norm { run, checked };
+                }
+                Phase::Norm { run, checked } => match run.advance(state, &mut self.channel)? {
+                    Running::Waiting => return Ok(()),
+                    Running::ReadyToOpen(_) => {
+                        let event = AuditEvent::NormCheck { templates: checked.len() as u32 };
+                        state.audit.append(state.now, self.channel.session, event);
+                        run.open(state, &mut self.channel)?;
+                    }
+                    Running::Done(opened) => {
+                        let fits = read_norm(&opened)?;
+                        for (&index, fits) in checked.iter().zip(fits) {
+                            if let Some(item) = self.items.get_mut(index)
+                                && !fits
+                            {
+                                item.verdict = Err(HolderError::NotUnit);
+                            }
+                        }
+                        self.report(state)?;
+                    }
+                },
+                Phase::AwaitingCommit => return Ok(()),
+            }
+        }
+    }
+
+    /// Tells the matcher, drops the opened parts and waits for its word.
+    fn report(&mut self, state: &mut State) -> Result<(), HolderError> {
+        for item in &mut self.items {
+            item.opened = None;
+        }
+        let verdicts = self
+            .items
+            .iter()
+            .map(|item| match &item.verdict {
+                Ok(()) => Verdict::Accepted,
+                Err(error) => Verdict::Refused(error.refusal()),
+            })
+            .collect();
+        self.phase = Phase::AwaitingCommit;
+        state.tell_matcher(&FromHolder::Admitted { session: self.channel.session, verdicts })
+    }
+
+    /// Remembers what was accepted. All three holders accepted the same templates, as their votes and the opening say.
+    pub(crate) fn commit(&mut self, state: &mut State) -> Result<(), HolderError> {
+        let session = self.channel.session;
+        if !matches!(self.phase, Phase::AwaitingCommit) {
+            return Err(HolderError::OutOfTurn(session));
+        }
+        for item in self.items.drain(..) {
+            if let (Ok(()), Some(c)) = (item.verdict, item.candidate) {
+                state.registry.use_nonce(&c.client, &c.nonce, c.expires, state.now);
+                state.registry.collection_mut(&self.collection)?.admit(c.subject, c.digest);
+            }
+        }
+        self.release(state, session);
+        state.tell_matcher(&FromHolder::Committed { session })
+    }
+
+    pub(crate) fn release(&self, state: &mut State, session: SessionId) {
+        if let Ok(record) = state.registry.collection_mut(&self.collection) {
+            record.release(session);
+        }
+    }
+
+    pub(crate) fn late(&self, state: &State) -> Vec<Suspect> {
+        match &self.phase {
+            Phase::Handshake(_) | Phase::Verdicts(_) => self.channel.late(state.party),
+            Phase::Norm { run, .. } => run.late(),
+            Phase::AwaitingCommit => vec![Suspect::Matcher],
+        }
+    }
+}
+
+fn shared_digest(item: &Item, part: Part, session: &SessionId) -> Option<Digest> {
+    let (opened, candidate) = (item.opened.as_ref()?, item.candidate.as_ref()?);
+    opened.part_digest(part, session, &candidate.digest)
+}

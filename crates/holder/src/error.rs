@@ -1,0 +1,398 @@
+//! Why a holder refuses, and whom it points at. No secret, score or coordinate is ever part of an error.
+
+use veilmatch_domain::{
+    ClientId, CollectionId, Epoch, Explain, GroupId, Part, Party, PolicyError, Revision, SessionId, Status, SubjectId,
+    Suspect,
+};
+use veilmatch_glwe::Refusal;
+use veilmatch_mpc::ProtocolError;
+use veilmatch_sealed::SealedError;
+
+use crate::UnsealError;
+
+/// Whose message could not be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Speaker {
+    /// The matcher.
+    Matcher,
+    /// Another holder.
+    Peer(Party),
+}
+
+impl Speaker {
+    fn suspect(self) -> Suspect {
+        match self {
+            Speaker::Matcher => Suspect::Matcher,
+            Speaker::Peer(party) => Suspect::Holder(party),
+        }
+    }
+}
+
+/// Everything that makes a key holder stop. Unless a variant says otherwise, the state is as before.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum HolderError {
+    /// A message that is not one.
+    #[error("a message from {} cannot be read", speaker.suspect())]
+    Malformed {
+        /// Who sent it.
+        speaker: Speaker,
+    },
+    /// The sealed template or signed request is malformed or its signature is wrong.
+    #[error(transparent)]
+    Sealed(#[from] SealedError),
+    /// This holder's part of a sealed template cannot be read.
+    #[error(transparent)]
+    Unseal(#[from] UnsealError),
+    /// The query is not allowed in this collection.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    /// A message among holders was lost, repeated, altered or does not agree with its copy.
+    #[error(transparent)]
+    Protocol(#[from] ProtocolError),
+    /// No such client is registered.
+    #[error("client {0} is not registered")]
+    UnknownClient(ClientId),
+    /// No such collection exists.
+    #[error("collection {0} does not exist")]
+    UnknownCollection(CollectionId),
+    /// The subject has no template in the collection.
+    #[error("subject {0} is not enrolled")]
+    UnknownSubject(SubjectId),
+    /// The subject has a template already, or one is being admitted.
+    #[error("subject {0} is enrolled already")]
+    AlreadyEnrolled(SubjectId),
+    /// The request's time is over.
+    #[error("the request has expired")]
+    Expired,
+    /// The nonce was used before.
+    #[error("the request was used before")]
+    Replayed,
+    /// A sealed template for another purpose, collection or of another template version.
+    #[error("the sealed template is signed for another {what}")]
+    WrongUse {
+        /// What differs.
+        what: &'static str,
+    },
+    /// Another dimension than the collection's.
+    #[error("the sealed template has {found} dimensions; the collection has {expected}")]
+    WrongDimension {
+        /// Of the template.
+        found: usize,
+        /// Of the collection.
+        expected: usize,
+    },
+    /// More templates in one message than a holder accepts, or none.
+    #[error("{found} templates in one request; 1 to {allowed} are accepted")]
+    BatchSize {
+        /// What came.
+        found: usize,
+        /// The limit.
+        allowed: usize,
+    },
+    /// The two holders of a part read different values: the client sealed them so, or one of the holders lies.
+    #[error("the two copies of {part} of the sealed template differ")]
+    CopiesDiffer {
+        /// Which part.
+        part: Part,
+    },
+    /// Another holder could not accept this sealed template.
+    #[error("key holder {by} refuses the sealed template")]
+    RefusedByPeer {
+        /// Which holder.
+        by: Party,
+    },
+    /// The sealed vector is not a unit vector.
+    #[error("the sealed vector does not have unit norm")]
+    NotUnit,
+    /// A holder showed other randomness than it had committed to.
+    #[error("key holder {party} showed another contribution than it had committed to")]
+    CommitmentBroken {
+        /// Who.
+        party: Party,
+    },
+    /// The holders were asked for different things, or their registries or policies differ.
+    #[error("the holders do not see the same request and registry")]
+    RequestsDiffer {
+        /// Who sees something else.
+        suspects: Vec<Suspect>,
+    },
+    /// The two holders of a part of a recrypt computed different bodies.
+    #[error("the two copies of {part} of the recrypted bodies differ")]
+    BodiesDiffer {
+        /// Which part.
+        part: Part,
+    },
+    /// The two holders of a part computed different check vectors.
+    #[error("the two copies of {part} of the check vectors differ")]
+    CheckVectorsDiffer {
+        /// Which part.
+        part: Part,
+    },
+    /// The matcher's sums are not those of the registered groups with this probe.
+    #[error("the matcher's sums fail the scan check")]
+    ScanCheck,
+    /// The matcher's sums have the wrong form.
+    #[error("the matcher's sums are malformed: {what}")]
+    BadSums {
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// A group of the query's scope is not among the sums.
+    #[error("group {group} is missing from the matcher's sums")]
+    GroupLeftOut {
+        /// Which group.
+        group: GroupId,
+    },
+    /// The sums name a group that is not live in the query's scope.
+    #[error("group {group} is not registered for this query")]
+    UnregisteredGroup {
+        /// Which group.
+        group: GroupId,
+    },
+    /// The sums name a revision that is not the live one.
+    #[error("revision {revision} of group {group} is revoked")]
+    RevokedRevision {
+        /// Which group.
+        group: GroupId,
+        /// Which revision.
+        revision: Revision,
+    },
+    /// The holders received different sums or hold different probes, although each set passes the check.
+    #[error("the holders do not agree on the matcher's sums")]
+    SumsDiffer {
+        /// Who differs.
+        suspects: Vec<Suspect>,
+    },
+    /// The session has given its one decision or has ended.
+    #[error("session {0} is spent")]
+    SessionSpent(SessionId),
+    /// No such session is open.
+    #[error("session {0} is not open")]
+    UnknownSession(SessionId),
+    /// A message that this session does not expect now.
+    #[error("session {0} does not expect this message now")]
+    OutOfTurn(SessionId),
+    /// A group and revision was ordered again with other content.
+    #[error("revision {revision} of group {group} was used for other content")]
+    LabelReused {
+        /// Which group.
+        group: GroupId,
+        /// Which revision.
+        revision: Revision,
+    },
+    /// A member's sealed template was not admitted, belongs to another subject's record, or is erased.
+    #[error("the member at slot {slot} is not an admitted template")]
+    NotAdmitted {
+        /// Which slot.
+        slot: u32,
+    },
+    /// The member is in another live group that the order does not replace.
+    #[error("the member at slot {slot} is a member of group {group} already")]
+    MemberElsewhere {
+        /// Which slot.
+        slot: u32,
+        /// Where it is.
+        group: GroupId,
+    },
+    /// The order drops a member of a group that it replaces, although the member is still enrolled.
+    #[error("the order leaves out an enrolled member of group {group}")]
+    MemberLeftOut {
+        /// The replaced group.
+        group: GroupId,
+    },
+    /// Slots are not ascending, beyond the layout's capacity, or there are none.
+    #[error("the members' slots do not fit the layout")]
+    BadSlots,
+    /// The epoch is not the current one, or unknown here.
+    #[error("key epoch {0} is not the current one")]
+    WrongEpoch(Epoch),
+    /// No ceremony has been held.
+    #[error("the key ceremony is not complete")]
+    NoKeys,
+    /// Nothing is indexed that the query could be compared with.
+    #[error("there is no searchable template in the query's scope")]
+    EmptyScope,
+    /// Another holder stopped.
+    #[error("key holder {by} stopped: {}", refusal.message)]
+    PeerStopped {
+        /// Who stopped.
+        by: Party,
+        /// Its reason.
+        refusal: Box<Refusal>,
+    },
+    /// A party's message did not come in time.
+    #[error("waited in vain for {}", suspects.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and "))]
+    TimedOut {
+        /// Who owes a message.
+        suspects: Vec<Suspect>,
+    },
+}
+
+impl HolderError {
+    /// Whom the error points at; empty if nobody can be named.
+    #[must_use]
+    pub fn suspects(&self) -> Vec<Suspect> {
+        match self {
+            Self::Malformed { speaker } => vec![speaker.suspect()],
+            Self::Protocol(e) => e.suspect().into_iter().collect(),
+            Self::CopiesDiffer { part } => vec![Suspect::Client, Suspect::holders_of(*part)],
+            Self::BodiesDiffer { part } | Self::CheckVectorsDiffer { part } => vec![Suspect::holders_of(*part)],
+            Self::RefusedByPeer { by } => vec![Suspect::Client, Suspect::Holder(*by)],
+            Self::CommitmentBroken { party } => vec![Suspect::Holder(*party)],
+            Self::RequestsDiffer { suspects } | Self::SumsDiffer { suspects } | Self::TimedOut { suspects } => {
+                suspects.clone()
+            }
+            Self::PeerStopped { by, refusal } => {
+                if refusal.suspects.is_empty() {
+                    vec![Suspect::Holder(*by)]
+                } else {
+                    refusal.suspects.clone()
+                }
+            }
+            Self::ScanCheck
+            | Self::BadSums { .. }
+            | Self::GroupLeftOut { .. }
+            | Self::UnregisteredGroup { .. }
+            | Self::RevokedRevision { .. }
+            | Self::SessionSpent(_)
+            | Self::UnknownSession(_)
+            | Self::OutOfTurn(_)
+            | Self::LabelReused { .. }
+            | Self::NotAdmitted { .. }
+            | Self::MemberElsewhere { .. }
+            | Self::MemberLeftOut { .. }
+            | Self::BadSlots
+            | Self::BatchSize { .. }
+            | Self::WrongEpoch(_) => vec![Suspect::Matcher],
+            Self::Sealed(_)
+            | Self::Unseal(_)
+            | Self::Policy(_)
+            | Self::UnknownClient(_)
+            | Self::UnknownCollection(_)
+            | Self::UnknownSubject(_)
+            | Self::AlreadyEnrolled(_)
+            | Self::Expired
+            | Self::Replayed
+            | Self::WrongUse { .. }
+            | Self::WrongDimension { .. }
+            | Self::NotUnit => vec![Suspect::Client],
+            Self::NoKeys | Self::EmptyScope => Vec::new(),
+        }
+    }
+
+    /// The error as it crosses the border.
+    #[must_use]
+    pub fn refusal(&self) -> Refusal {
+        match self {
+            // A peer's reason keeps its code and text, so that the client reads the first cause.
+            Self::PeerStopped { refusal, .. } => Refusal { suspects: self.suspects(), ..refusal.as_ref().clone() },
+            _ => Refusal::new(self, self.suspects()),
+        }
+    }
+}
+
+impl Explain for HolderError {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Malformed { .. } => "malformed-message",
+            Self::Sealed(e) => e.code(),
+            Self::Unseal(e) => e.code(),
+            Self::Policy(e) => e.code(),
+            Self::Protocol(e) => e.code(),
+            Self::UnknownClient(_) => "unknown-client",
+            Self::UnknownCollection(_) => "unknown-collection",
+            Self::UnknownSubject(_) => "unknown-subject",
+            Self::AlreadyEnrolled(_) => "already-enrolled",
+            Self::Expired => "expired",
+            Self::Replayed => "replayed",
+            Self::WrongUse { .. } => "wrong-use",
+            Self::WrongDimension { .. } => "wrong-dimension",
+            Self::BatchSize { .. } => "batch-size",
+            Self::CopiesDiffer { .. } => "copies-differ",
+            Self::RefusedByPeer { .. } => "refused-by-peer",
+            Self::NotUnit => "not-unit-norm",
+            Self::CommitmentBroken { .. } => "commitment-broken",
+            Self::RequestsDiffer { .. } => "requests-differ",
+            Self::BodiesDiffer { .. } => "bodies-differ",
+            Self::CheckVectorsDiffer { .. } => "check-vectors-differ",
+            Self::ScanCheck => "scan-check",
+            Self::BadSums { .. } => "bad-sums",
+            Self::GroupLeftOut { .. } => "group-left-out",
+            Self::UnregisteredGroup { .. } => "unregistered-group",
+            Self::RevokedRevision { .. } => "revoked-revision",
+            Self::SumsDiffer { .. } => "sums-differ",
+            Self::SessionSpent(_) => "session-spent",
+            Self::UnknownSession(_) => "unknown-session",
+            Self::OutOfTurn(_) => "out-of-turn",
+            Self::LabelReused { .. } => "label-reused",
+            Self::NotAdmitted { .. } => "not-admitted",
+            Self::MemberElsewhere { .. } => "member-elsewhere",
+            Self::MemberLeftOut { .. } => "member-left-out",
+            Self::BadSlots => "bad-slots",
+            Self::WrongEpoch(_) => "wrong-epoch",
+            Self::NoKeys => "no-keys",
+            Self::EmptyScope => "empty-scope",
+            Self::PeerStopped { .. } => "peer-stopped",
+            Self::TimedOut { .. } => "timed-out",
+        }
+    }
+
+    fn status(&self) -> Status {
+        match self {
+            Self::Sealed(e) => e.status(),
+            Self::Unseal(e) => e.status(),
+            Self::Policy(e) => e.status(),
+            Self::Protocol(e) => e.status(),
+            Self::UnknownClient(_) | Self::Expired | Self::Replayed => Status::PermissionDenied,
+            Self::UnknownCollection(_) | Self::UnknownSubject(_) | Self::UnknownSession(_) => Status::NotFound,
+            Self::AlreadyEnrolled(_) => Status::AlreadyExists,
+            Self::NoKeys | Self::EmptyScope | Self::WrongEpoch(_) | Self::SessionSpent(_) | Self::OutOfTurn(_) => {
+                Status::FailedPrecondition
+            }
+            Self::TimedOut { .. } => Status::Unavailable,
+            Self::Malformed { .. }
+            | Self::WrongUse { .. }
+            | Self::WrongDimension { .. }
+            | Self::BatchSize { .. }
+            | Self::NotUnit
+            | Self::BadSlots => Status::InvalidArgument,
+            _ => Status::Aborted,
+        }
+    }
+
+    fn advice(&self) -> &'static str {
+        match self {
+            Self::Sealed(e) => e.advice(),
+            Self::Unseal(e) => e.advice(),
+            Self::Policy(e) => e.advice(),
+            Self::Protocol(e) => e.advice(),
+            Self::UnknownClient(_) => "register the client's public key with all three key holders",
+            Self::UnknownCollection(_) => "create the collection with all three key holders, or check its name",
+            Self::UnknownSubject(_) => "enroll the subject first, or check its id",
+            Self::AlreadyEnrolled(_) => "erase the subject first, or choose another id",
+            Self::Expired | Self::Replayed => "seal and sign a new request; each works once",
+            Self::WrongUse { .. } => "seal the template for this purpose and collection",
+            Self::WrongDimension { .. } => "use the model that the collection was made for",
+            Self::BatchSize { .. } => "send the templates in smaller batches",
+            Self::NotUnit => "divide the embedding by its L2 norm before sealing it",
+            Self::CopiesDiffer { .. } | Self::RefusedByPeer { .. } => {
+                "seal again with the holders' current public keys"
+            }
+            Self::TimedOut { .. } => "check that the party runs and is reachable, then ask again with a new request",
+            Self::NoKeys => "hold the key ceremony with all three key holders first",
+            Self::EmptyScope => "enroll somebody first",
+            Self::WrongEpoch(_) => "rebuild under the current key epoch",
+            Self::SessionSpent(_) => "seal a new probe: a session gives one decision",
+            Self::PeerStopped { .. } => "see the reason of the holder that stopped first",
+            Self::ScanCheck
+            | Self::BadSums { .. }
+            | Self::GroupLeftOut { .. }
+            | Self::UnregisteredGroup { .. }
+            | Self::RevokedRevision { .. } => {
+                "the matcher's index is damaged or dishonest: rebuild it from the sealed templates"
+            }
+            _ => "look at the named party's logs; nothing was opened or changed",
+        }
+    }
+}

@@ -1,0 +1,541 @@
+//! A key holder as a state machine over messages: no IO, no clock of its own, no threads that outlive a call.
+
+use borsh::{BorshDeserialize, BorshSerialize};
+use std::collections::BTreeMap;
+
+use veilmatch_domain::{
+    ClientId, CollectionId, Epoch, Party, Policy, SessionId, SubjectId, Suspect, TemplateDigest, Timestamp,
+};
+use veilmatch_glwe::{FromHolder, Parameters, Refusal, ToHolder, admission_session, build_session, query_session};
+use veilmatch_mpc::{Frame, Inbox, Links, PairwiseSeeds, ProtocolError};
+use veilmatch_sealed::{
+    ClientSigningKey, ClientVerifyingKey, HolderPublicKey, SIGNATURE_BYTES, SealedTemplate, SignedErasure,
+};
+use veilmatch_secret::{Entropy, Label, Seed};
+
+use crate::admission::Admission;
+use crate::audit::AuditLog;
+use crate::build::Build;
+use crate::error::Speaker;
+use crate::keys::EpochKeys;
+use crate::query::Query;
+use crate::registry::Registry;
+use crate::state::{Channel, State, encode};
+use crate::{HolderError, HolderSecretKey};
+
+/// The step of the frame that tells peers that a session has ended in an error.
+const STOP: u32 = u32::MAX;
+/// Frames that may wait for a session that this holder has not been asked to open yet.
+const MAX_EARLY_FRAMES: usize = 256;
+
+/// Where a message goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recipient {
+    /// The matcher.
+    Matcher,
+    /// Another holder.
+    Peer(Party),
+}
+
+/// Where a message comes from, as the transport authenticated it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sender {
+    /// The matcher.
+    Matcher,
+    /// Another holder.
+    Peer(Party),
+}
+
+/// A message to send.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Outbound {
+    /// To whom.
+    pub to: Recipient,
+    /// What.
+    pub bytes: Vec<u8>,
+}
+
+impl std::fmt::Debug for Outbound {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Outbound(to {:?}, {} bytes)", self.to, self.bytes.len())
+    }
+}
+
+/// What a message led to.
+#[derive(Debug)]
+pub struct Reaction {
+    /// Messages to send, in order.
+    pub send: Vec<Outbound>,
+    /// The error that the message led to, if any; peers and matcher have been told.
+    pub failure: Option<HolderError>,
+}
+
+/// Public keys of a holder, exchanged before the ceremony and known to clients.
+#[derive(Clone, Debug, PartialEq, BorshSerialize, BorshDeserialize)]
+pub struct HolderCard {
+    /// Which holder.
+    pub party: Party,
+    /// Verifies its ceremony messages.
+    pub identity: ClientVerifyingKey,
+    /// Sealed templates are encrypted to it.
+    pub encryption: HolderPublicKey,
+}
+
+/// Between holders.
+#[derive(BorshSerialize, BorshDeserialize)]
+pub(crate) enum PeerMessage {
+    /// seed_i of a new key epoch, from K_i to K_{i−1}, signed.
+    Ceremony { epoch: Epoch, seed: [u8; 32], signature: [u8; SIGNATURE_BYTES] },
+    /// A frame of a session, authenticated under the keys of an epoch.
+    Frame { epoch: Epoch, frame: Vec<u8> },
+}
+
+enum Session {
+    Admission(Admission),
+    Build(Build),
+    Query(Box<Query>),
+}
+
+impl Session {
+    fn channel(&mut self) -> &mut Channel {
+        match self {
+            Session::Admission(s) => &mut s.channel,
+            Session::Build(s) => &mut s.channel,
+            Session::Query(s) => &mut s.channel,
+        }
+    }
+
+    fn advance(&mut self, state: &mut State) -> Result<(), HolderError> {
+        match self {
+            Session::Admission(s) => s.advance(state),
+            Session::Build(s) => s.advance(state),
+            Session::Query(s) => s.advance(state),
+        }
+    }
+
+    fn late(&self, state: &State) -> Vec<Suspect> {
+        match self {
+            Session::Admission(s) => s.late(state),
+            Session::Build(s) => s.late(state),
+            Session::Query(s) => s.late(state),
+        }
+    }
+}
+
+/// A key holder.
+pub struct Holder {
+    state: State,
+    peers: Option<[HolderCard; 3]>,
+    /// Own and received seeds of ceremonies that are not complete.
+    forming: BTreeMap<Epoch, Forming>,
+    sessions: BTreeMap<SessionId, Session>,
+    early: BTreeMap<SessionId, Vec<Frame>>,
+}
+
+#[derive(Default)]
+struct Forming {
+    own: Option<Seed>,
+    next: Option<Seed>,
+}
+
+impl std::fmt::Debug for Holder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Holder({}, {} sessions, keys redacted)", self.state.party, self.sessions.len())
+    }
+}
+
+fn ceremony_message(party: Party, epoch: Epoch, seed: &[u8; 32]) -> Label {
+    Label::new("veilmatch/ceremony").number(party.index() as u64).number(epoch.0.into()).bytes(seed)
+}
+
+impl Holder {
+    /// Draws the identity and decryption keys of a holder.
+    #[must_use]
+    pub fn new(party: Party, parameters: Parameters, mut entropy: Box<dyn Entropy>) -> Self {
+        let identity = ClientSigningKey::random(entropy.as_mut());
+        let kem = HolderSecretKey::random(entropy.as_mut());
+        let state = State {
+            party,
+            parameters,
+            ring: parameters.ring(),
+            identity,
+            kem,
+            readers: None,
+            epochs: BTreeMap::new(),
+            current: None,
+            gallery_secrets: BTreeMap::new(),
+            registry: Registry::default(),
+            audit: AuditLog::default(),
+            entropy,
+            now: Timestamp(0),
+            outbox: Vec::new(),
+        };
+        Self { state, peers: None, forming: BTreeMap::new(), sessions: BTreeMap::new(), early: BTreeMap::new() }
+    }
+
+    /// The public keys that clients and the other holders need.
+    #[must_use]
+    pub fn card(&self) -> HolderCard {
+        HolderCard {
+            party: self.state.party,
+            identity: self.state.identity.verifying_key(),
+            encryption: self.state.kem.public_key().clone(),
+        }
+    }
+
+    /// Pins the public keys of all three holders, in the order K0, K1, K2.
+    pub fn meet(&mut self, cards: [HolderCard; 3]) {
+        self.state.readers = Some(cards.each_ref().map(|c| c.encryption.clone()));
+        self.peers = Some(cards);
+    }
+
+    /// Registers a client's verifying key.
+    pub fn register_client(&mut self, client: ClientId, key: ClientVerifyingKey) {
+        self.state.registry.register_client(client, key);
+    }
+
+    /// Creates a collection or changes its policy.
+    pub fn set_policy(&mut self, collection: CollectionId, policy: Policy) {
+        self.state.registry.set_policy(collection, policy);
+    }
+
+    /// The log of openings.
+    #[must_use]
+    pub fn audit(&self) -> &AuditLog {
+        &self.state.audit
+    }
+
+    /// The current key epoch, once its ceremony is complete here.
+    #[must_use]
+    pub fn epoch(&self) -> Option<Epoch> {
+        self.state.current
+    }
+
+    /// The admitted template of a subject, if there is one.
+    #[must_use]
+    pub fn enrolled(&self, collection: &CollectionId, subject: &SubjectId) -> Option<TemplateDigest> {
+        self.state.registry.collection(collection).ok()?.template_of(subject).copied()
+    }
+
+    /// A digest of everything that decides what queries of a collection see. Equal at all holders when none is behind.
+    #[must_use]
+    pub fn view(&self, collection: &CollectionId) -> Option<veilmatch_secret::Digest> {
+        Some(self.state.registry.collection(collection).ok()?.view_digest())
+    }
+
+    /// Key epochs that this holder still has seeds of: old ones go with the last group that needs them.
+    pub fn epochs(&self) -> impl Iterator<Item = Epoch> {
+        self.state.epochs.keys().copied()
+    }
+
+    /// Begins a ceremony: draws seed_i of the next epoch and sends it to K_{i−1}.
+    ///
+    /// # Errors
+    /// [`HolderError::NoKeys`] if the peers' public keys are not pinned yet.
+    pub fn begin_epoch(&mut self) -> Result<Reaction, HolderError> {
+        if self.peers.is_none() {
+            return Err(HolderError::NoKeys);
+        }
+        let epoch = Epoch(self.state.current.map_or(0, |e| e.0 + 1));
+        let seed = Seed::random(self.state.entropy.as_mut());
+        let signature = self.state.identity.sign(&ceremony_message(self.state.party, epoch, seed.expose()));
+        let message = PeerMessage::Ceremony { epoch, seed: *seed.expose(), signature };
+        let bytes = encode(&message, Speaker::Matcher)?;
+        self.state.outbox.push(Outbound { to: Recipient::Peer(self.state.party.previous()), bytes });
+        self.forming.entry(epoch).or_default().own = Some(seed);
+        self.complete_epoch(epoch);
+        Ok(self.reaction(None))
+    }
+
+    fn complete_epoch(&mut self, epoch: Epoch) {
+        let complete = self.forming.get(&epoch).is_some_and(|f| f.own.is_some() && f.next.is_some());
+        if complete && let Some(Forming { own: Some(own), next: Some(next) }) = self.forming.remove(&epoch) {
+            self.state.epochs.insert(epoch, EpochKeys { epoch, seeds: PairwiseSeeds { own, next } });
+            self.state.current = Some(epoch);
+        }
+    }
+
+    /// Takes one message. Every error leaves the registry as it was; the session it belongs to, if any, ends.
+    pub fn receive(&mut self, from: Sender, bytes: &[u8], now: Timestamp) -> Reaction {
+        self.state.now = now;
+        let result = match from {
+            Sender::Matcher => self.from_matcher(bytes),
+            Sender::Peer(party) => self.from_peer(party, bytes),
+        };
+        let failure = match result {
+            Ok(()) => None,
+            Err((session, error)) => {
+                self.fail(session, &error, from);
+                Some(error)
+            }
+        };
+        self.reaction(failure)
+    }
+
+    /// Ends a session whose messages do not come; the caller has the clock. The error names who is late.
+    pub fn expire(&mut self, session: SessionId) -> Reaction {
+        let Some(open) = self.sessions.get(&session) else {
+            return self.reaction(Some(HolderError::UnknownSession(session)));
+        };
+        let error = HolderError::TimedOut { suspects: open.late(&self.state) };
+        self.fail(Some(session), &error, Sender::Matcher);
+        self.reaction(Some(error))
+    }
+
+    /// Sessions that are open.
+    pub fn open_sessions(&self) -> impl Iterator<Item = SessionId> {
+        self.sessions.keys().copied()
+    }
+
+    fn reaction(&mut self, failure: Option<HolderError>) -> Reaction {
+        Reaction { send: std::mem::take(&mut self.state.outbox), failure }
+    }
+
+    /// Ends a session and tells peers and matcher why.
+    fn fail(&mut self, session: Option<SessionId>, error: &HolderError, from: Sender) {
+        if let Some(id) = session {
+            self.early.remove(&id);
+            if let Some(mut ended) = self.sessions.remove(&id) {
+                // What the session had queued in this call must not leave any more.
+                self.state.outbox.clear();
+                match &mut ended {
+                    Session::Query(_) => self.state.registry.spend(id),
+                    Session::Admission(admission) => admission.release(&mut self.state, id),
+                    Session::Build(_) => {}
+                }
+                if !matches!(error, HolderError::PeerStopped { .. }) {
+                    let refusal = error.refusal();
+                    for peer in self.state.party.peers() {
+                        // An error here has nobody left to be told to.
+                        let _ = ended.channel().send(&mut self.state, STOP, peer, &refusal);
+                    }
+                }
+            } else if matches!(error, HolderError::OutOfTurn(_) | HolderError::UnknownSession(_))
+                && from != Sender::Matcher
+            {
+                return;
+            }
+        }
+        let refused = FromHolder::Refused { session, refusal: error.refusal() };
+        let _ = self.state.tell_matcher(&refused);
+    }
+
+    fn from_matcher(&mut self, bytes: &[u8]) -> Result<(), (Option<SessionId>, HolderError)> {
+        let message: ToHolder =
+            borsh::from_slice(bytes).map_err(|_| (None, HolderError::Malformed { speaker: Speaker::Matcher }))?;
+        match message {
+            ToHolder::Admit { attempt, collection, templates } => {
+                let id = admission_session(attempt, &collection, &templates);
+                self.open(id, |state, channel| {
+                    Ok(Session::Admission(Admission::start(state, channel, collection, &templates)?))
+                })
+            }
+            ToHolder::Build(order) => {
+                let id = build_session(&order);
+                self.open(id, |state, channel| Ok(Session::Build(Build::start(state, channel, order)?)))
+            }
+            ToHolder::Ask { sealed } => {
+                let sealed = SealedTemplate::from_bytes(&sealed).map_err(|e| (None, e.into()))?;
+                let id = query_session(&sealed.digest());
+                if self.state.registry.is_spent(&id) {
+                    return Err((Some(id), HolderError::SessionSpent(id)));
+                }
+                self.open(id, |state, channel| Ok(Session::Query(Box::new(Query::start(state, channel, &sealed)?))))
+            }
+            ToHolder::Commit { session } => self.with(session, |open, state| match open {
+                Session::Admission(s) => s.commit(state).map(|()| true),
+                Session::Build(s) => s.commit(state).map(|()| true),
+                Session::Query(_) => Err(HolderError::OutOfTurn(session)),
+            }),
+            ToHolder::Abandon { session } => {
+                self.early.remove(&session);
+                match self.sessions.remove(&session) {
+                    Some(Session::Query(_)) => self.state.registry.spend(session),
+                    Some(Session::Admission(admission)) => admission.release(&mut self.state, session),
+                    Some(Session::Build(_)) | None => {}
+                }
+                Ok(())
+            }
+            ToHolder::Sums { session, groups } => {
+                if self.state.registry.is_spent(&session) {
+                    return Err((Some(session), HolderError::SessionSpent(session)));
+                }
+                self.with(session, |open, state| match open {
+                    Session::Query(s) => s.sums(state, groups).map(|()| s.is_finished()),
+                    Session::Admission(_) | Session::Build(_) => Err(HolderError::OutOfTurn(session)),
+                })
+            }
+            ToHolder::Erase { request } => self.erase(&request).map_err(|e| (None, e)),
+        }
+    }
+
+    fn from_peer(&mut self, party: Party, bytes: &[u8]) -> Result<(), (Option<SessionId>, HolderError)> {
+        let malformed = (None, HolderError::Malformed { speaker: Speaker::Peer(party) });
+        let message: PeerMessage = borsh::from_slice(bytes).map_err(|_| malformed.clone())?;
+        match message {
+            PeerMessage::Ceremony { epoch, seed, signature } => {
+                self.take_seed(party, epoch, seed, &signature).map_err(|e| (None, e))
+            }
+            PeerMessage::Frame { epoch, frame } => {
+                let keys = self.state.keys(epoch).map_err(|e| (None, e))?;
+                let frame =
+                    Links::new(self.state.party, &keys.seeds).open(party, &frame).map_err(|e| (None, e.into()))?;
+                self.take_frame(frame, epoch)
+            }
+        }
+    }
+
+    fn take_seed(
+        &mut self,
+        party: Party,
+        epoch: Epoch,
+        seed: [u8; 32],
+        signature: &[u8; SIGNATURE_BYTES],
+    ) -> Result<(), HolderError> {
+        let malformed = HolderError::Malformed { speaker: Speaker::Peer(party) };
+        let card = self.peers.as_ref().and_then(|p| p.get(party.index())).ok_or(HolderError::NoKeys)?;
+        let seed = Seed::from_bytes(seed);
+        card.identity
+            .verify(&ceremony_message(party, epoch, seed.expose()), signature)
+            .map_err(|_| HolderError::Protocol(ProtocolError::Altered { from: party }))?;
+        let expected = Epoch(self.state.current.map_or(0, |e| e.0 + 1));
+        if party != self.state.party.next() || epoch != expected {
+            return Err(malformed);
+        }
+        let forming = self.forming.entry(epoch).or_default();
+        if forming.next.is_some() {
+            return Err(HolderError::Protocol(ProtocolError::Repeated { from: party }));
+        }
+        forming.next = Some(seed);
+        self.complete_epoch(epoch);
+        Ok(())
+    }
+
+    fn take_frame(&mut self, frame: Frame, epoch: Epoch) -> Result<(), (Option<SessionId>, HolderError)> {
+        let (id, from) = (frame.session, frame.from);
+        if frame.step == STOP {
+            let refusal: Refusal = borsh::from_slice(&frame.payload)
+                .map_err(|_| (None, HolderError::Malformed { speaker: Speaker::Peer(from) }))?;
+            self.early.remove(&id);
+            if self.sessions.contains_key(&id) {
+                return Err((Some(id), HolderError::PeerStopped { by: from, refusal: Box::new(refusal) }));
+            }
+            return Ok(());
+        }
+        if self.sessions.contains_key(&id) {
+            return self.with(id, |open, state| {
+                if open.channel().epoch != epoch {
+                    return Err(HolderError::WrongEpoch(epoch));
+                }
+                open.channel().insert(frame)?;
+                open.advance(state)?;
+                Ok(matches!(open, Session::Query(s) if s.is_finished()))
+            });
+        }
+        if self.state.registry.is_spent(&id) {
+            return Ok(()); // late news of a session that has ended
+        }
+        let waiting: usize = self.early.values().map(Vec::len).sum();
+        if waiting >= MAX_EARLY_FRAMES {
+            return Err((None, ProtocolError::TooFarAhead { from, step: frame.step }.into()));
+        }
+        self.early.entry(id).or_default().push(frame);
+        Ok(())
+    }
+
+    /// Opens a session and hands it the frames that came before the matcher's word.
+    fn open(
+        &mut self,
+        id: SessionId,
+        start: impl FnOnce(&mut State, Channel) -> Result<Session, HolderError>,
+    ) -> Result<(), (Option<SessionId>, HolderError)> {
+        if self.sessions.contains_key(&id) {
+            // The session that is open goes on; the repetition is refused without ending it.
+            return Err((None, HolderError::OutOfTurn(id)));
+        }
+        let started = (|| {
+            let epoch = self.state.current_epoch()?;
+            let channel = Channel::new(id, epoch, Inbox::new(id));
+            start(&mut self.state, channel)
+        })();
+        let mut session = match started {
+            Ok(session) => session,
+            Err(error) => {
+                // Nothing that was begun here may leave; peers learn that this holder stopped.
+                self.state.outbox.clear();
+                self.early.remove(&id);
+                self.release_all(id);
+                self.tell_peers_to_stop(id, &error);
+                return Err((Some(id), error));
+            }
+        };
+        let early = self.early.remove(&id).unwrap_or_default();
+        let fed = early.into_iter().try_for_each(|frame| session.channel().insert(frame));
+        self.sessions.insert(id, session);
+        if let Err(error) = fed {
+            return Err((Some(id), error));
+        }
+        self.with(id, |open, state| {
+            open.advance(state)?;
+            Ok(matches!(open, Session::Query(s) if s.is_finished()))
+        })
+    }
+
+    fn release_all(&mut self, id: SessionId) {
+        self.state.registry.release(id);
+    }
+
+    fn tell_peers_to_stop(&mut self, id: SessionId, error: &HolderError) {
+        if let Ok(epoch) = self.state.current_epoch() {
+            let mut channel = Channel::new(id, epoch, Inbox::new(id));
+            let refusal = error.refusal();
+            for peer in self.state.party.peers() {
+                let _ = channel.send(&mut self.state, STOP, peer, &refusal);
+            }
+        }
+    }
+
+    /// Runs a step of an open session; `Ok(true)` ends it.
+    fn with(
+        &mut self,
+        id: SessionId,
+        step: impl FnOnce(&mut Session, &mut State) -> Result<bool, HolderError>,
+    ) -> Result<(), (Option<SessionId>, HolderError)> {
+        let Some(session) = self.sessions.get_mut(&id) else {
+            return Err((Some(id), HolderError::UnknownSession(id)));
+        };
+        match step(session, &mut self.state) {
+            Ok(false) => Ok(()),
+            Ok(true) => {
+                if let Some(Session::Query(_)) = self.sessions.remove(&id) {
+                    self.state.registry.spend(id);
+                }
+                Ok(())
+            }
+            Err(error) => Err((Some(id), error)),
+        }
+    }
+
+    fn erase(&mut self, request: &[u8]) -> Result<(), HolderError> {
+        let request = SignedErasure::from_bytes(request)?;
+        let now = self.state.now;
+        let registry = &mut self.state.registry;
+        request.verify(registry.client(&request.client)?)?;
+        registry.check_fresh(&request.client, &request.nonce, request.expires, now)?;
+        let (digest, group) = registry.collection_mut(&request.collection)?.erase(&request.subject)?;
+        registry.use_nonce(&request.client, &request.nonce, request.expires, now);
+        registry.drop_empty_group(&request.collection, group)?;
+        self.state.tell_matcher(&FromHolder::Erased { digest, group })
+    }
+}
+
+impl State {
+    /// Forgets the seeds of old epochs that no live group needs.
+    pub(crate) fn retire_epochs(&mut self) {
+        let Some(current) = self.current else { return };
+        let needed: std::collections::BTreeSet<Epoch> =
+            self.registry.collections().flat_map(|(_, record)| record.live_groups().map(|g| g.epoch)).collect();
+        self.epochs.retain(|epoch, _| *epoch == current || needed.contains(epoch));
+        self.gallery_secrets.retain(|(epoch, _, _), _| *epoch == current || needed.contains(epoch));
+    }
+}

@@ -1,0 +1,219 @@
+//! Joint encryption: one deterministic function per part, which both holders of the part run (DESIGN 3.3).
+//!
+//! For part i: scale the sealed values to q, place them in the layout, add a centred binomial error from a PRF under
+//! seed_i, transform, add a'·s^(i). The three parts add up to a GLWE ciphertext of the sealed values.
+//!
+//! Who sees what: the matcher sees all three b^(i). With one holder's seeds it can strip two of them down to shares of
+//! the template that are uniform (two of three parts modulo 2^48, scaled); the third is an RLWE sample under a ternary
+//! secret and error that it does not know. The mask is uniform because all three holders contribute to its seed and
+//! commit before they show. The error's label contains that seed, so no error is used with two masks or messages:
+//! the same label gives the same bytes, and the registry refuses a label with other content.
+
+use rayon::prelude::*;
+use veilmatch_domain::Dimension;
+use veilmatch_glwe::{
+    Layout, MaskSeed, Parameters, Scales, SealedUse, SlotPlace, place_gallery, place_probe, scale_part,
+};
+use veilmatch_kernels::Ring;
+use veilmatch_secret::{Label, Secret, Seed, Stream};
+
+/// One part of one member: where it goes and its d values modulo 2^48.
+pub struct PartOfMember<'a> {
+    /// Body and position.
+    pub place: SlotPlace,
+    /// The values, as unsealed.
+    pub values: &'a [u64],
+}
+
+/// The error of one polynomial: centred binomial with parameter η ≤ 4, constant time.
+fn error_polynomial(
+    parameters: &Parameters,
+    ring: &Ring,
+    seed: &Seed,
+    masks: &MaskSeed,
+    block: usize,
+    body: usize,
+) -> Vec<u32> {
+    let label = Label::new("veilmatch/recrypt/error")
+        .bytes(parameters.name.as_bytes())
+        .bytes(&masks.0)
+        .number(block as u64)
+        .number(body as u64);
+    centred_binomial(parameters, ring, &mut seed.stream(&label))
+}
+
+fn centred_binomial(parameters: &Parameters, ring: &Ring, stream: &mut Stream) -> Vec<u32> {
+    let mut bytes = vec![0u8; ring.degree()];
+    stream.fill(&mut bytes);
+    let mask = (1u8 << parameters.error_eta) - 1;
+    bytes
+        .iter()
+        .map(|&b| {
+            let plus = (b & mask).count_ones() as i32;
+            let minus = ((b >> 4) & mask).count_ones() as i32;
+            ring.from_signed(plus - minus)
+        })
+        .collect()
+}
+
+/// b = a·s^(i) + e + M for one polynomial: `message` and `error` are coefficients, `mask` and `secret` transformed.
+fn encrypt(ring: &Ring, mask: &[u32], secret: &[u32], mut message: Vec<u32>, error: &[u32]) -> Vec<u32> {
+    ring.add_assign(&mut message, error);
+    ring.forward(&mut message);
+    ring.multiply_accumulate(&mut message, mask, secret);
+    message
+}
+
+fn scaled(parameters: &Parameters, scales: &Scales, usage: SealedUse, values: &[u64]) -> Secret<Vec<u32>> {
+    let factor = scales.factor(usage);
+    Secret::new(values.iter().map(|&v| scale_part(parameters.modulus, factor, v)).collect())
+}
+
+/// One part of the bodies of a packed group: J·r polynomials in scan order.
+///
+/// `secrets` holds this part of s_k for k = 0..r, transformed; `seed` is the seed of the part.
+#[must_use]
+#[expect(clippy::too_many_arguments, reason = "every input of a deterministic function, named at the call")]
+pub fn gallery_part(
+    parameters: &Parameters,
+    ring: &Ring,
+    layout: Layout,
+    dimension: Dimension,
+    masks: &MaskSeed,
+    seed: &Seed,
+    secrets: &[&[u32]],
+    members: &[PartOfMember<'_>],
+) -> Vec<u32> {
+    let scales = parameters.scales(layout.beta());
+    let scaled: Vec<(SlotPlace, Secret<Vec<u32>>)> =
+        members.par_iter().map(|m| (m.place, scaled(parameters, &scales, SealedUse::Gallery, m.values))).collect();
+    (0..layout.blocks(dimension))
+        .into_par_iter()
+        .flat_map_iter(|block| {
+            let mask = masks.mask(parameters, layout.beta(), block);
+            let mut messages = vec![vec![0u32; parameters.degree]; layout.rank()];
+            for (place, values) in &scaled {
+                if let Some(message) = messages.get_mut(place.body) {
+                    place_gallery(layout, block, place.position, values.expose(), message);
+                }
+            }
+            let mut bodies = Vec::with_capacity(layout.rank() * parameters.degree);
+            for (body, (message, secret)) in messages.into_iter().zip(secrets).enumerate() {
+                let error = error_polynomial(parameters, ring, seed, masks, block, body);
+                bodies.extend_from_slice(&encrypt(ring, &mask, secret, message, &error));
+            }
+            bodies
+        })
+        .collect()
+}
+
+/// One part of the bodies of a probe for layouts of width β: J polynomials.
+#[must_use]
+#[expect(clippy::too_many_arguments, reason = "every input of a deterministic function, named at the call")]
+pub fn probe_part(
+    parameters: &Parameters,
+    ring: &Ring,
+    layout: Layout,
+    dimension: Dimension,
+    masks: &MaskSeed,
+    seed: &Seed,
+    secret: &[u32],
+    values: &[u64],
+) -> Vec<u32> {
+    let scales = parameters.scales(layout.beta());
+    let values = scaled(parameters, &scales, SealedUse::Probe, values);
+    (0..layout.blocks(dimension))
+        .into_par_iter()
+        .flat_map_iter(|block| {
+            let mask = masks.mask(parameters, layout.beta(), block);
+            let message = place_probe(parameters, ring, layout, block, values.expose());
+            let error = error_polynomial(parameters, ring, seed, masks, block, 0);
+            encrypt(ring, &mask, secret, message, &error)
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use veilmatch_glwe::GLWE_2048_V1;
+
+    #[test]
+    fn errors_are_centred_binomial() {
+        let parameters = GLWE_2048_V1;
+        let ring = parameters.ring();
+        let seed = Seed::from_bytes([3; 32]);
+        let mut values = Vec::new();
+        for block in 0..50 {
+            let e = error_polynomial(&parameters, &ring, &seed, &MaskSeed([0; 32]), block, 0);
+            values.extend(e.iter().map(|&v| ring.centred(v) as f64));
+        }
+        let n = values.len() as f64;
+        let mean = values.iter().sum::<f64>() / n;
+        let variance = values.iter().map(|v| v * v).sum::<f64>() / n;
+        assert!(values.iter().all(|v| v.abs() <= 4.0));
+        assert!(mean.abs() < 5.0 * (2.0 / n).sqrt(), "{mean}");
+        assert!((variance - 2.0).abs() < 0.05, "{variance}");
+    }
+
+    /// The mask by what it protects: without the error, whoever knows the message's part solves b = a·s + M for s;
+    /// with it, the same attack finds nothing ternary.
+    #[test]
+    fn without_the_error_the_secret_is_recovered_and_with_it_not() {
+        let parameters = GLWE_2048_V1;
+        let ring = parameters.ring();
+        let mut secret: Vec<u32> = (0..2048).map(|i| ring.from_signed((i * i % 3) - 1)).collect();
+        let original = secret.clone();
+        ring.forward(&mut secret);
+        let masks = MaskSeed([9; 32]);
+        let mask = masks.mask(&parameters, 4, 0);
+        let message = vec![77u32; 2048];
+        let attack = |body: &[u32]| {
+            let mut known = message.clone();
+            ring.forward(&mut known);
+            let mut difference = body.to_vec();
+            ring.sub_assign(&mut difference, &known);
+            let inverses: Vec<u32> = mask.iter().map(|&a| inverse(parameters.modulus, a)).collect();
+            let mut guess = ring.multiply(&difference, &inverses);
+            ring.inverse(&mut guess);
+            guess
+        };
+        let bare = encrypt(&ring, &mask, &secret, message.clone(), &vec![0; 2048]);
+        assert_eq!(attack(&bare), original, "without the error the attack must succeed, or it tests nothing");
+        let error = error_polynomial(&parameters, &ring, &Seed::from_bytes([3; 32]), &masks, 0, 0);
+        let guess = attack(&encrypt(&ring, &mask, &secret, message.clone(), &error));
+        let hits = guess.iter().zip(&original).filter(|(a, b)| a == b).count();
+        assert!(hits < 10, "{hits} of 2048 coefficients guessed");
+        assert!(guess.iter().filter(|&&v| ring.centred(v).abs() <= 1).count() < 10);
+    }
+
+    fn inverse(q: u32, a: u32) -> u32 {
+        let (mut result, mut base, mut exponent) = (1u64, u64::from(a), q - 2);
+        while exponent > 0 {
+            if exponent & 1 == 1 {
+                result = result * base % u64::from(q);
+            }
+            base = base * base % u64::from(q);
+            exponent >>= 1;
+        }
+        result as u32
+    }
+
+    #[test]
+    fn a_part_is_deterministic_and_changes_with_its_label() {
+        let parameters = GLWE_2048_V1;
+        let ring = parameters.ring();
+        let layout = Layout::new(64, 2).unwrap();
+        let dimension = Dimension::new(64).unwrap();
+        let seed = Seed::from_bytes([1; 32]);
+        let secrets = [vec![5u32; 2048], vec![6u32; 2048]];
+        let secrets: Vec<&[u32]> = secrets.iter().map(Vec::as_slice).collect();
+        let values = vec![(1u64 << 47) + 3; 64];
+        let member = || [PartOfMember { place: SlotPlace { body: 1, position: 3 }, values: &values }];
+        let part =
+            |masks| gallery_part(&parameters, &ring, layout, dimension, &MaskSeed(masks), &seed, &secrets, &member());
+        assert_eq!(part([1; 32]), part([1; 32]));
+        let (a, b) = (part([1; 32]), part([2; 32]));
+        assert!(a.iter().zip(&b).filter(|(x, y)| x == y).count() < 5);
+    }
+}

@@ -1,0 +1,418 @@
+//! What a holder remembers: clients, collections, admitted templates, live groups, revoked revisions, tombstones,
+//! used labels and used nonces (DESIGN 3.4, invariants 3 and 6).
+//!
+//! Only `Commit` and `Erase` change what decisions see; everything before them can be forgotten without a trace.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use veilmatch_domain::{
+    ClientId, CollectionId, Epoch, GroupId, Policy, Purpose, Revision, SessionId, SubjectId, TemplateDigest, Timestamp,
+};
+use veilmatch_glwe::{BuildOrder, Layout, MaskSeed, Parameters};
+use veilmatch_sealed::{Associated, ClientVerifyingKey, SealedTemplate};
+use veilmatch_secret::{Digest, Hasher, Seed};
+
+use crate::HolderError;
+use crate::scan_check::{CHECKS, CheckVector};
+
+/// One registered member of a group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RegisteredMember {
+    /// Its slot.
+    pub slot: usize,
+    /// Whose template it is.
+    pub subject: SubjectId,
+    /// Which template it is.
+    pub digest: TemplateDigest,
+}
+
+/// A live revision of a packed group.
+pub struct RegisteredGroup {
+    /// The group.
+    pub group: GroupId,
+    /// The revision.
+    pub revision: Revision,
+    /// The key epoch of its secrets.
+    pub epoch: Epoch,
+    /// Its layout.
+    pub layout: Layout,
+    /// Members by ascending slot, as built; decisions skip those that were erased since.
+    pub members: Vec<RegisteredMember>,
+    /// Masks a_j, J·N transformed residues: public, kept so that they are expanded once.
+    pub masks: Vec<u32>,
+    /// Seed of ρ, known to the holders alone.
+    pub check_seed: Seed,
+    /// C_{g,j} for both checks.
+    pub checks: [CheckVector; CHECKS],
+}
+
+impl std::fmt::Debug for RegisteredGroup {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "RegisteredGroup({} revision {}, {} members)", self.group, self.revision, self.members.len())
+    }
+}
+
+/// What a holder contributed to a label, so that a retry gives identical bytes.
+pub struct LabelRecord {
+    /// Digest of the content that the label was used for.
+    pub content: Digest,
+    /// The public contribution to the mask seed.
+    pub contribution: [u8; 32],
+    /// The contribution to the check seed, shown to holders alone.
+    pub private: Seed,
+    /// The masks that all three contributions led to, once known.
+    pub masks: Option<MaskSeed>,
+}
+
+/// One collection.
+#[derive(Default)]
+pub struct CollectionRecord {
+    policy: Option<Policy>,
+    admitted: BTreeMap<SubjectId, TemplateDigest>,
+    reserved: BTreeMap<SubjectId, SessionId>,
+    tombstones: BTreeSet<TemplateDigest>,
+    live: BTreeMap<GroupId, Arc<RegisteredGroup>>,
+    located: BTreeMap<TemplateDigest, GroupId>,
+    revoked: BTreeSet<(GroupId, Revision)>,
+    labels: BTreeMap<(GroupId, Revision), LabelRecord>,
+}
+
+impl CollectionRecord {
+    /// The rules.
+    #[must_use]
+    pub fn policy(&self) -> Option<&Policy> {
+        self.policy.as_ref()
+    }
+
+    /// The admitted template of a subject.
+    #[must_use]
+    pub fn template_of(&self, subject: &SubjectId) -> Option<&TemplateDigest> {
+        self.admitted.get(subject)
+    }
+
+    /// Live groups by ascending id.
+    pub fn live_groups(&self) -> impl Iterator<Item = &Arc<RegisteredGroup>> {
+        self.live.values()
+    }
+
+    /// A live group.
+    #[must_use]
+    pub fn live_group(&self, group: GroupId) -> Option<&Arc<RegisteredGroup>> {
+        self.live.get(&group)
+    }
+
+    /// The live group that a template is a member of.
+    #[must_use]
+    pub fn group_of(&self, digest: &TemplateDigest) -> Option<GroupId> {
+        self.located.get(digest).copied()
+    }
+
+    /// Whether a revision was revoked.
+    #[must_use]
+    pub fn is_revoked(&self, group: GroupId, revision: Revision) -> bool {
+        self.revoked.contains(&(group, revision))
+    }
+
+    /// Whether a template was erased.
+    #[must_use]
+    pub fn is_tombstoned(&self, digest: &TemplateDigest) -> bool {
+        self.tombstones.contains(digest)
+    }
+
+    /// Reserves a subject for an admission that is under way.
+    ///
+    /// # Errors
+    /// [`HolderError::AlreadyEnrolled`] if it is enrolled or reserved by another session.
+    pub fn reserve(&mut self, subject: &SubjectId, session: SessionId) -> Result<(), HolderError> {
+        if self.admitted.contains_key(subject) || self.reserved.contains_key(subject) {
+            return Err(HolderError::AlreadyEnrolled(subject.clone()));
+        }
+        self.reserved.insert(subject.clone(), session);
+        Ok(())
+    }
+
+    /// Drops every reservation of a session.
+    pub fn release(&mut self, session: SessionId) {
+        self.reserved.retain(|_, holder| *holder != session);
+    }
+
+    /// Admits a template under a reservation.
+    pub fn admit(&mut self, subject: SubjectId, digest: TemplateDigest) {
+        self.reserved.remove(&subject);
+        self.admitted.insert(subject, digest);
+    }
+
+    /// Marks the template of a subject as erased. Returns its digest and the group that still carries it.
+    ///
+    /// # Errors
+    /// [`HolderError::UnknownSubject`].
+    pub fn erase(&mut self, subject: &SubjectId) -> Result<(TemplateDigest, Option<GroupId>), HolderError> {
+        let digest = self.admitted.remove(subject).ok_or_else(|| HolderError::UnknownSubject(subject.clone()))?;
+        self.tombstones.insert(digest);
+        Ok((digest, self.located.get(&digest).copied()))
+    }
+
+    /// The record of a label, made if the label is new. A retry with the same content finds its old contributions.
+    ///
+    /// # Errors
+    /// [`HolderError::LabelReused`] for other content or a revision below one that was used;
+    /// [`HolderError::RevokedRevision`] for a revision that was revoked.
+    pub fn label(
+        &mut self,
+        group: GroupId,
+        revision: Revision,
+        content: Digest,
+        draw: impl FnOnce() -> ([u8; 32], Seed),
+    ) -> Result<&mut LabelRecord, HolderError> {
+        if self.is_revoked(group, revision) {
+            return Err(HolderError::RevokedRevision { group, revision });
+        }
+        let newest = self.labels.range((group, Revision(0))..=(group, Revision(u32::MAX))).next_back();
+        if let Some((&(_, newest), record)) = newest
+            && (revision < newest || (revision == newest && record.content != content))
+        {
+            return Err(HolderError::LabelReused { group, revision });
+        }
+        Ok(self.labels.entry((group, revision)).or_insert_with(|| {
+            let (contribution, private) = draw();
+            LabelRecord { content, contribution, private, masks: None }
+        }))
+    }
+
+    /// Records the masks that a label's contributions led to.
+    ///
+    /// # Errors
+    /// [`HolderError::LabelReused`] if the label led to other masks before: a peer changed its contribution.
+    pub fn fix_masks(&mut self, group: GroupId, revision: Revision, masks: MaskSeed) -> Result<(), HolderError> {
+        match self.labels.get_mut(&(group, revision)) {
+            Some(record) if record.masks.is_none_or(|known| known == masks) => {
+                record.masks = Some(masks);
+                Ok(())
+            }
+            _ => Err(HolderError::LabelReused { group, revision }),
+        }
+    }
+
+    /// Makes a revision live and revokes what it replaces.
+    pub fn commit(&mut self, built: RegisteredGroup, replaces: &[GroupId]) {
+        let group = built.group;
+        for old in replaces.iter().chain([&group]) {
+            if let Some(gone) = self.live.remove(old) {
+                self.revoked.insert((gone.group, gone.revision));
+                self.located.retain(|_, place| place != old);
+            }
+        }
+        for member in &built.members {
+            self.located.insert(member.digest, group);
+        }
+        self.live.insert(group, Arc::new(built));
+    }
+
+    /// Revokes a group without a successor: its last member was erased.
+    pub fn revoke(&mut self, group: GroupId) {
+        if let Some(gone) = self.live.remove(&group) {
+            self.revoked.insert((gone.group, gone.revision));
+            self.located.retain(|_, place| *place != group);
+        }
+    }
+
+    /// Members of a group that are still enrolled.
+    pub fn enrolled_members<'a>(&'a self, group: &'a RegisteredGroup) -> impl Iterator<Item = &'a RegisteredMember> {
+        group.members.iter().filter(|m| self.admitted.get(&m.subject) == Some(&m.digest))
+    }
+
+    /// A digest of everything that decides what a query sees: the holders compare it.
+    #[must_use]
+    pub fn view_digest(&self) -> Digest {
+        let mut hasher = Hasher::new("veilmatch/registry/view");
+        if let Some(bytes) = self.policy.as_ref().and_then(|p| borsh::to_vec(p).ok()) {
+            hasher.field(&bytes);
+        }
+        for group in self.live.values() {
+            hasher.number(group.group.0).number(group.revision.0.into()).number(group.epoch.0.into());
+            for member in self.enrolled_members(group) {
+                hasher.number(member.slot as u64).field(&member.digest.0);
+            }
+        }
+        hasher.finish()
+    }
+}
+
+/// Everything a holder remembers but its keys.
+#[derive(Default)]
+pub struct Registry {
+    clients: BTreeMap<ClientId, ClientVerifyingKey>,
+    collections: BTreeMap<CollectionId, CollectionRecord>,
+    nonces: BTreeMap<(ClientId, [u8; 16]), Timestamp>,
+    spent: BTreeSet<SessionId>,
+}
+
+impl Registry {
+    /// Registers a client's public key.
+    pub fn register_client(&mut self, client: ClientId, key: ClientVerifyingKey) {
+        self.clients.insert(client, key);
+    }
+
+    /// Creates a collection or changes its policy.
+    pub fn set_policy(&mut self, collection: CollectionId, policy: Policy) {
+        self.collections.entry(collection).or_default().policy = Some(policy);
+    }
+
+    /// A client's key.
+    ///
+    /// # Errors
+    /// [`HolderError::UnknownClient`].
+    pub fn client(&self, client: &ClientId) -> Result<&ClientVerifyingKey, HolderError> {
+        self.clients.get(client).ok_or_else(|| HolderError::UnknownClient(client.clone()))
+    }
+
+    /// A collection.
+    ///
+    /// # Errors
+    /// [`HolderError::UnknownCollection`].
+    pub fn collection(&self, collection: &CollectionId) -> Result<&CollectionRecord, HolderError> {
+        self.collections.get(collection).ok_or_else(|| HolderError::UnknownCollection(collection.clone()))
+    }
+
+    /// A collection, to change it.
+    ///
+    /// # Errors
+    /// [`HolderError::UnknownCollection`].
+    pub fn collection_mut(&mut self, collection: &CollectionId) -> Result<&mut CollectionRecord, HolderError> {
+        self.collections.get_mut(collection).ok_or_else(|| HolderError::UnknownCollection(collection.clone()))
+    }
+
+    /// All collections.
+    pub fn collections(&self) -> impl Iterator<Item = (&CollectionId, &CollectionRecord)> {
+        self.collections.iter()
+    }
+
+    /// Checks the signature and the collection's dimension of a sealed template.
+    ///
+    /// # Errors
+    /// Unknown client or collection, wrong signature, wrong dimension.
+    pub fn check_sealed(&self, sealed: &SealedTemplate) -> Result<(), HolderError> {
+        let associated: &Associated = sealed.associated();
+        sealed.verify(self.client(&associated.client)?)?;
+        let policy = self.collection(&associated.collection)?.policy();
+        let expected = policy.ok_or_else(|| HolderError::UnknownCollection(associated.collection.clone()))?.dimension;
+        if associated.dimension != expected {
+            return Err(HolderError::WrongDimension { found: associated.dimension.get(), expected: expected.get() });
+        }
+        Ok(())
+    }
+
+    /// Checks that a request is fresh.
+    ///
+    /// # Errors
+    /// [`HolderError::Expired`], [`HolderError::Replayed`].
+    pub fn check_fresh(
+        &self,
+        client: &ClientId,
+        nonce: &[u8; 16],
+        expires: Timestamp,
+        now: Timestamp,
+    ) -> Result<(), HolderError> {
+        if expires < now {
+            return Err(HolderError::Expired);
+        }
+        if self.nonces.contains_key(&(client.clone(), *nonce)) {
+            return Err(HolderError::Replayed);
+        }
+        Ok(())
+    }
+
+    /// Uses up a nonce; forgets those whose requests have expired anyway.
+    pub fn use_nonce(&mut self, client: &ClientId, nonce: &[u8; 16], expires: Timestamp, now: Timestamp) {
+        self.nonces.retain(|_, expiry| *expiry >= now);
+        self.nonces.insert((client.clone(), *nonce), expires);
+    }
+
+    /// Drops every reservation of a session.
+    pub fn release(&mut self, session: SessionId) {
+        for record in self.collections.values_mut() {
+            record.release(session);
+        }
+    }
+
+    /// Revokes a group that no enrolled member is left in: there is nothing to rebuild.
+    ///
+    /// # Errors
+    /// [`HolderError::UnknownCollection`].
+    pub fn drop_empty_group(&mut self, collection: &CollectionId, group: Option<GroupId>) -> Result<(), HolderError> {
+        let record = self.collection_mut(collection)?;
+        let empty = group
+            .and_then(|g| record.live_group(g))
+            .filter(|g| record.enrolled_members(g).next().is_none())
+            .map(|g| g.group);
+        if let Some(group) = empty {
+            record.revoke(group);
+        }
+        Ok(())
+    }
+
+    /// Marks a query session as ended, whether it gave its decision or failed.
+    pub fn spend(&mut self, session: SessionId) {
+        self.spent.insert(session);
+    }
+
+    /// Whether a query session has ended.
+    #[must_use]
+    pub fn is_spent(&self, session: &SessionId) -> bool {
+        self.spent.contains(session)
+    }
+
+    /// Checks an order's members against what was admitted; returns what the group will register.
+    ///
+    /// # Errors
+    /// The reason that the order cannot be built.
+    pub fn check_order(
+        &self,
+        parameters: &Parameters,
+        order: &BuildOrder,
+        sealed: &[SealedTemplate],
+    ) -> Result<Vec<RegisteredMember>, HolderError> {
+        let record = self.collection(&order.collection)?;
+        let slots_fit = order.members.is_sorted_by(|a, b| a.slot < b.slot)
+            && order.members.last().is_some_and(|m| (m.slot as usize) < order.layout.capacity(parameters));
+        if !slots_fit {
+            return Err(HolderError::BadSlots);
+        }
+        let mut members = Vec::with_capacity(sealed.len());
+        for (member, template) in order.members.iter().zip(sealed) {
+            self.check_sealed(template)?;
+            let associated = template.associated();
+            let Purpose::Enrol { subject } = &associated.purpose else {
+                return Err(HolderError::WrongUse { what: "purpose" });
+            };
+            if associated.collection != order.collection {
+                return Err(HolderError::WrongUse { what: "collection" });
+            }
+            let digest = template.digest();
+            if record.template_of(subject) != Some(&digest) || record.is_tombstoned(&digest) {
+                return Err(HolderError::NotAdmitted { slot: member.slot });
+            }
+            if let Some(group) = record.group_of(&digest)
+                && group != order.group
+                && !order.replaces.contains(&group)
+            {
+                return Err(HolderError::MemberElsewhere { slot: member.slot, group });
+            }
+            members.push(RegisteredMember { slot: member.slot as usize, subject: subject.clone(), digest });
+        }
+        // A rebuild may not drop anybody who is still enrolled: that would be an erasure nobody signed.
+        let kept: BTreeSet<&TemplateDigest> = members.iter().map(|m| &m.digest).collect();
+        for group in order.replaces.iter().chain([&order.group]) {
+            if let Some(old) = record.live_group(*group)
+                && record.enrolled_members(old).any(|m| !kept.contains(&m.digest))
+            {
+                return Err(HolderError::MemberLeftOut { group: *group });
+            }
+        }
+        if kept.len() != members.len() {
+            return Err(HolderError::BadSlots);
+        }
+        Ok(members)
+    }
+}

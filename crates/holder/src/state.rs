@@ -1,0 +1,166 @@
+//! What all sessions of a holder share: its keys, registry, log and outbox; and a session's channel to its peers.
+
+use borsh::{BorshDeserialize, BorshSerialize};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use veilmatch_domain::{CollectionId, Epoch, Party, SessionId, Suspect, Timestamp};
+use veilmatch_glwe::{FromHolder, Parameters};
+use veilmatch_kernels::Ring;
+use veilmatch_mpc::{Frame, Inbox, Links};
+use veilmatch_sealed::{ClientSigningKey, HolderPublicKey};
+use veilmatch_secret::Entropy;
+
+use crate::audit::AuditLog;
+use crate::error::Speaker;
+use crate::holder::{Outbound, PeerMessage, Recipient};
+use crate::keys::{EpochKeys, SecretParts};
+use crate::registry::Registry;
+use crate::{HolderError, HolderSecretKey};
+
+/// Shared state of a holder.
+pub(crate) struct State {
+    pub(crate) party: Party,
+    pub(crate) parameters: Parameters,
+    pub(crate) ring: Ring,
+    pub(crate) identity: ClientSigningKey,
+    pub(crate) kem: HolderSecretKey,
+    pub(crate) readers: Option<[HolderPublicKey; 3]>,
+    pub(crate) epochs: BTreeMap<Epoch, EpochKeys>,
+    pub(crate) current: Option<Epoch>,
+    pub(crate) gallery_secrets: BTreeMap<(Epoch, CollectionId, usize), Arc<SecretParts>>,
+    pub(crate) registry: Registry,
+    pub(crate) audit: AuditLog,
+    pub(crate) entropy: Box<dyn Entropy>,
+    pub(crate) now: Timestamp,
+    pub(crate) outbox: Vec<Outbound>,
+}
+
+impl State {
+    pub(crate) fn keys(&self, epoch: Epoch) -> Result<&EpochKeys, HolderError> {
+        self.epochs.get(&epoch).ok_or(HolderError::WrongEpoch(epoch))
+    }
+
+    pub(crate) fn current_epoch(&self) -> Result<Epoch, HolderError> {
+        self.current.ok_or(HolderError::NoKeys)
+    }
+
+    pub(crate) fn readers(&self) -> Result<&[HolderPublicKey; 3], HolderError> {
+        self.readers.as_ref().ok_or(HolderError::NoKeys)
+    }
+
+    /// This holder's parts of s_k, expanded once per epoch, collection and body.
+    pub(crate) fn gallery_secret(
+        &mut self,
+        collection: &CollectionId,
+        epoch: Epoch,
+        body: usize,
+    ) -> Result<Arc<SecretParts>, HolderError> {
+        let key = (epoch, collection.clone(), body);
+        if let Some(parts) = self.gallery_secrets.get(&key) {
+            return Ok(Arc::clone(parts));
+        }
+        let parts = Arc::new(self.keys(epoch)?.gallery_secret(&self.parameters, &self.ring, collection, body));
+        self.gallery_secrets.insert(key, Arc::clone(&parts));
+        Ok(parts)
+    }
+
+    pub(crate) fn tell_matcher(&mut self, message: &FromHolder) -> Result<(), HolderError> {
+        let bytes = encode(message, Speaker::Matcher)?;
+        self.outbox.push(Outbound { to: Recipient::Matcher, bytes });
+        Ok(())
+    }
+}
+
+/// Encodes one of our own messages. It can fail only for a list of 2^32 entries; then the speaker asked for it.
+pub(crate) fn encode<T: BorshSerialize>(value: &T, asker: Speaker) -> Result<Vec<u8>, HolderError> {
+    borsh::to_vec(value).map_err(|_| HolderError::Malformed { speaker: asker })
+}
+
+/// One session's frames to and from the two peers.
+pub(crate) struct Channel {
+    pub(crate) session: SessionId,
+    pub(crate) epoch: Epoch,
+    inbox: Inbox,
+    taken: BTreeMap<(u32, Party), Vec<u8>>,
+    /// The step that both peers are waited for at, for naming who is late.
+    waiting_step: Option<u32>,
+}
+
+impl Channel {
+    pub(crate) fn new(session: SessionId, epoch: Epoch, inbox: Inbox) -> Self {
+        Self { session, epoch, inbox, taken: BTreeMap::new(), waiting_step: None }
+    }
+
+    pub(crate) fn insert(&mut self, frame: Frame) -> Result<(), HolderError> {
+        if self.taken.contains_key(&(frame.step, frame.from)) {
+            return Err(veilmatch_mpc::ProtocolError::Repeated { from: frame.from }.into());
+        }
+        Ok(self.inbox.insert(frame)?)
+    }
+
+    pub(crate) fn send<T: BorshSerialize>(
+        &mut self,
+        state: &mut State,
+        step: u32,
+        to: Party,
+        message: &T,
+    ) -> Result<(), HolderError> {
+        let payload = encode(message, Speaker::Matcher)?;
+        self.send_bytes(state, step, to, &payload)
+    }
+
+    pub(crate) fn send_bytes(
+        &mut self,
+        state: &mut State,
+        step: u32,
+        to: Party,
+        payload: &[u8],
+    ) -> Result<(), HolderError> {
+        let links = Links::new(state.party, &state.keys(self.epoch)?.seeds);
+        let frame = links.seal(self.session, step, to, payload);
+        let message = PeerMessage::Frame { epoch: self.epoch, frame };
+        let bytes = encode(&message, Speaker::Matcher)?;
+        state.outbox.push(Outbound { to: Recipient::Peer(to), bytes });
+        Ok(())
+    }
+
+    /// The messages of both peers at a step, in the order next, previous, once both are here.
+    pub(crate) fn take_both<T: BorshDeserialize>(
+        &mut self,
+        party: Party,
+        step: u32,
+    ) -> Result<Option<[T; 2]>, HolderError> {
+        self.waiting_step = Some(step);
+        for peer in party.peers() {
+            if !self.taken.contains_key(&(step, peer))
+                && let Some(payload) = self.inbox.take(peer, step)
+            {
+                self.taken.insert((step, peer), payload);
+            }
+        }
+        let [next, previous] = party.peers();
+        let (Some(a), Some(b)) = (self.taken.get(&(step, next)), self.taken.get(&(step, previous))) else {
+            return Ok(None);
+        };
+        let decode = |bytes: &[u8], peer| {
+            borsh::from_slice(bytes).map_err(|_| HolderError::Malformed { speaker: Speaker::Peer(peer) })
+        };
+        let both = [decode(a, next)?, decode(b, previous)?];
+        // The entries stay as markers, so that a repetition is noticed; their content is dropped.
+        self.taken.insert((step, next), Vec::new());
+        self.taken.insert((step, previous), Vec::new());
+        self.waiting_step = None;
+        Ok(Some(both))
+    }
+
+    pub(crate) fn take(&mut self, from: Party, step: u32) -> Option<Vec<u8>> {
+        self.inbox.take(from, step)
+    }
+
+    /// Whose message at the current step has not come.
+    pub(crate) fn late(&self, party: Party) -> Vec<Suspect> {
+        let Some(step) = self.waiting_step else { return Vec::new() };
+        party.peers().into_iter().filter(|&peer| !self.taken.contains_key(&(step, peer))).map(Suspect::Holder).collect()
+    }
+}

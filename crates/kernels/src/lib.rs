@@ -1,0 +1,44 @@
+//! Arithmetic in R_q = Z_q\[X\]/(X^N+1) and the scan's inner loop.
+//!
+//! Residues are canonical (`0 ≤ x < q < 2^31`) in `u32`. The transform comes from `tfhe-ntt`; its output is in
+//! bit-reversed order on every instruction set, which matters because transformed values travel between parties.
+//! This room holds the scalar reference of the scan; vector kernels will be compared with it. It contains no
+//! unsafe code yet.
+
+mod accumulator;
+mod packing;
+mod ring;
+mod scan;
+
+pub use accumulator::Accumulator;
+pub use packing::{PackingError, pack, packed_bytes, unpack};
+pub use ring::Ring;
+pub use scan::{ScanProbe, scan_bodies};
+
+#[cfg(test)]
+mod tests_support {
+    pub(crate) const Q: u32 = 2_147_389_441;
+
+    /// A small deterministic generator: these tests need variety, not secrecy.
+    pub(crate) struct Lcg(pub(crate) u64);
+
+    impl Lcg {
+        pub(crate) fn below(&mut self, bound: u32) -> u32 {
+            self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            ((self.0 >> 33) % u64::from(bound)) as u32
+        }
+    }
+
+    /// Schoolbook product modulo X^N+1.
+    pub(crate) fn negacyclic(a: &[u32], b: &[u32], q: u32) -> Vec<u32> {
+        let (n, q) = (a.len(), i128::from(q));
+        let mut out = vec![0i128; n];
+        for (i, &x) in a.iter().enumerate() {
+            for (j, &y) in b.iter().enumerate() {
+                let product = i128::from(x) * i128::from(y);
+                if i + j < n { out[i + j] += product } else { out[i + j - n] -= product }
+            }
+        }
+        out.iter().map(|&v| v.rem_euclid(q) as u32).collect()
+    }
+}

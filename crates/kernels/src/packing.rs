@@ -1,0 +1,94 @@
+//! Residues as a dense bit string, least significant bit first.
+
+/// Why packed bytes were refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PackingError {
+    /// Another number of bytes than [`packed_bytes`] says.
+    Length,
+    /// A value that is not a residue, or set bits after the last one.
+    NotCanonical,
+}
+
+/// Bits per residue of this modulus.
+fn bits(modulus: u32) -> usize {
+    (32 - (modulus - 1).leading_zeros()) as usize
+}
+
+/// Bytes that `count` residues take.
+#[must_use]
+pub fn packed_bytes(modulus: u32, count: usize) -> usize {
+    (count * bits(modulus)).div_ceil(8)
+}
+
+/// Packs residues below `modulus`.
+#[must_use]
+pub fn pack(modulus: u32, residues: &[u32]) -> Vec<u8> {
+    let width = bits(modulus);
+    let mut bytes = Vec::with_capacity(packed_bytes(modulus, residues.len()) + 8);
+    let (mut buffer, mut filled) = (0u64, 0usize);
+    for &residue in residues {
+        buffer |= u64::from(residue) << filled;
+        filled += width;
+        if filled >= 32 {
+            bytes.extend_from_slice(&(buffer as u32).to_le_bytes());
+            buffer >>= 32;
+            filled -= 32;
+        }
+    }
+    bytes.extend_from_slice(&buffer.to_le_bytes()[..filled.div_ceil(8)]);
+    bytes
+}
+
+/// Unpacks `count` residues and checks that they are canonical.
+///
+/// # Errors
+/// [`PackingError`] if the length is off or a value is not below `modulus`.
+pub fn unpack(modulus: u32, bytes: &[u8], count: usize) -> Result<Vec<u32>, PackingError> {
+    if bytes.len() != packed_bytes(modulus, count) {
+        return Err(PackingError::Length);
+    }
+    let width = bits(modulus);
+    let mask = (1u64 << width) - 1;
+    let mut residues = Vec::with_capacity(count);
+    let (mut buffer, mut filled) = (0u64, 0usize);
+    let mut input = bytes.iter();
+    for _ in 0..count {
+        while filled < width {
+            buffer |= u64::from(*input.next().ok_or(PackingError::Length)?) << filled;
+            filled += 8;
+        }
+        let value = (buffer & mask) as u32;
+        if value >= modulus {
+            return Err(PackingError::NotCanonical);
+        }
+        residues.push(value);
+        buffer >>= width;
+        filled -= width;
+    }
+    if buffer != 0 { Err(PackingError::NotCanonical) } else { Ok(residues) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tests_support::{Lcg, Q};
+
+    #[test]
+    fn packing_is_exact_and_canonical() {
+        let mut lcg = Lcg(17);
+        for modulus in [Q, 268_369_921, 5] {
+            for count in [0usize, 1, 2, 7, 8, 9, 2048] {
+                let residues: Vec<u32> =
+                    (0..count).map(|i| if i % 5 == 0 { modulus - 1 } else { lcg.below(modulus) }).collect();
+                let bytes = pack(modulus, &residues);
+                assert_eq!(bytes.len(), packed_bytes(modulus, count));
+                assert_eq!(unpack(modulus, &bytes, count), Ok(residues));
+                assert_eq!(unpack(modulus, &bytes, count + 9), Err(PackingError::Length));
+            }
+        }
+        assert_eq!(packed_bytes(Q, 2048), 7936);
+        assert_eq!(unpack(Q, &[0xff; 7936], 2048), Err(PackingError::NotCanonical));
+        assert_eq!(unpack(Q, &[0, 0, 0, 0x80], 1), Err(PackingError::NotCanonical));
+    }
+}

@@ -1,0 +1,105 @@
+//! Decisions on the signs of score − τ: `any`, `list`, `best` (DESIGN 5).
+//!
+//! Who sees what: the answer alone is opened. `list` opens "too many" first and, only if that bit is 0, the slots;
+//! `best` opens whether somebody is at or above the threshold and the place of the highest. No score is opened.
+
+use crate::addition::{sign_of_sum, sum_bits};
+use crate::circuit::{Circuit, CircuitBuilder, Wire};
+use crate::counting::{any_of_rows, more_than};
+use crate::error::ProtocolError;
+use crate::lanes::Lanes;
+use crate::tournament::highest;
+
+/// What is asked of the live slots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Question {
+    /// Is some slot at or above the threshold?
+    Any,
+    /// Which slots are, if they are at most `max`?
+    List {
+        /// The cap.
+        max: u16,
+    },
+    /// Which is the highest of those that are?
+    Best,
+}
+
+/// What was opened. A slot is its lane.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// To [`Question::Any`].
+    Any(bool),
+    /// To [`Question::List`]: the lanes in order.
+    List(Vec<usize>),
+    /// To [`Question::List`], beyond its cap.
+    TooMany,
+    /// To [`Question::Best`].
+    Best(Option<usize>),
+}
+
+/// The circuit of a decision. Inputs: score − τ modulo 2^width, one lane per slot. A slot counts if its bit in `live`
+/// is 1 and its sign bit is 0.
+#[must_use]
+pub fn decision_circuit(width: u32, live: &Lanes, question: Question) -> Circuit {
+    let mut builder = CircuitBuilder::new();
+    let lanes = live.len();
+    let input = builder.input(width, lanes);
+    let hits = |builder: &mut CircuitBuilder, sign: Wire| {
+        let above = builder.not(sign);
+        builder.mask(above, live.clone())
+    };
+    let nobody = Lanes::zeros(1);
+    let stages = match question {
+        Question::Best => {
+            let mut bits = sum_bits(&mut builder, &input);
+            let Some(sign) = bits.pop() else {
+                let no = builder.constant(nobody);
+                return builder.finish(vec![vec![no]]);
+            };
+            let hit = hits(&mut builder, sign);
+            let mut values: Vec<Wire> = bits.into_iter().map(|bit| builder.and(bit, hit)).collect();
+            values.push(hit);
+            let (winner, index) = highest(&mut builder, values);
+            vec![winner.last().copied().into_iter().chain(index).collect()]
+        }
+        Question::Any | Question::List { .. } => {
+            let sign = sign_of_sum(&mut builder, &input);
+            let hit = match sign {
+                Some(sign) => hits(&mut builder, sign),
+                None => builder.constant(Lanes::zeros(lanes)),
+            };
+            match question {
+                Question::List { max } => vec![vec![more_than(&mut builder, hit, max.into())], vec![hit]],
+                _ => vec![vec![any_of_rows(&mut builder, hit, lanes, 1)]],
+            }
+        }
+    };
+    builder.finish(stages)
+}
+
+/// The answer in what was opened.
+///
+/// # Errors
+/// [`ProtocolError::NotAnAnswer`] if the stages do not have the question's shape.
+pub fn read_answer(question: Question, opened: &[Vec<Lanes>]) -> Result<Answer, ProtocolError> {
+    let first = |stage: &[Lanes]| stage.first().map(|bit| bit.get(0)).ok_or(ProtocolError::NotAnAnswer);
+    match (question, opened) {
+        (Question::Any, [stage]) => Ok(Answer::Any(first(stage)?)),
+        (Question::List { .. }, [stage]) if first(stage)? => Ok(Answer::TooMany),
+        (Question::List { max }, [stage, slots]) if !first(stage)? => {
+            let lanes: Vec<usize> = slots.first().ok_or(ProtocolError::NotAnAnswer)?.iter_ones().collect();
+            if lanes.len() > usize::from(max) { Err(ProtocolError::NotAnAnswer) } else { Ok(Answer::List(lanes)) }
+        }
+        (Question::Best, [stage]) => {
+            if !first(stage)? {
+                return Ok(Answer::Best(None));
+            }
+            let bits = stage.iter().skip(1).enumerate();
+            Ok(Answer::Best(Some(bits.map(|(place, bit)| usize::from(bit.get(0)) << place).sum())))
+        }
+        _ => Err(ProtocolError::NotAnAnswer),
+    }
+}
+
+#[cfg(test)]
+mod tests;

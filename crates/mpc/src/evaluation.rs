@@ -1,0 +1,573 @@
+//! One holder's side of evaluating a [`Circuit`] on shares: messages in, messages out (DESIGN 5).
+//!
+//! Messages, numbered from `first_step`:
+//! - 0, inputs: K_1 → K_0 and K_2 → K_1, the sender's additive shares plus shares of zero. K_0 then knows u_0 + u_1,
+//!   K_1 and K_2 both know u_2.
+//! - 1, dealing: K_0 → K_1, the bits of u_0 + u_1 ⊕ a mask that K_0 shares with K_2. u_2 needs no message.
+//! - 1 + δ, products: K_i → K_{i−1}, all AND gates of depth δ, one bit each.
+//! - then per stage, opening: K_i → K_{i+1} component i, K_i → K_{i−1} component i+1.
+//!
+//! Who sees what: K_0 receives x_1 + F(seed_1) − F(seed_2) and does not know seed_2; K_1 receives
+//! x_2 + F(seed_2) − F(seed_0) and, in step 1, bits masked by F(seed_0), and does not know seed_0; products are masked as
+//! `sharing` says. So everything a holder receives before the opening is uniform to it, whatever the inputs are, and it
+//! stays so if a peer sends wrong messages: a wrong message can spoil the result, not reveal an input. In the opening
+//! the two copies of the component that a holder lacks must agree; one wrong copy names the pair and opens nothing here.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use veilmatch_domain::{Party, SessionId, Suspect};
+use zeroize::{Zeroize, Zeroizing};
+
+use crate::circuit::{Circuit, Wires};
+use crate::error::ProtocolError;
+use crate::lanes::{Lanes, transpose};
+use crate::sharing::{PairwiseSeeds, Share, holds_constants, local_product, stream, zero_bits, zero_numbers};
+
+const DEAL: &str = "veilmatch/mpc/deal";
+
+/// A message to a peer.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Outgoing {
+    /// To whom.
+    pub to: Party,
+    /// Its number in the session.
+    pub step: u32,
+    /// What.
+    pub payload: Vec<u8>,
+}
+
+impl std::fmt::Debug for Outgoing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Outgoing(to {}, step {}, {} bytes)", self.to, self.step, self.payload.len())
+    }
+}
+
+/// What an evaluation needs next.
+#[derive(Debug, PartialEq, Eq)]
+pub enum State {
+    /// Messages of peers.
+    Waiting,
+    /// [`Evaluation::approve_opening`], after the caller has written its log.
+    ReadyToOpen {
+        /// The stage that is next.
+        stage: usize,
+    },
+    /// Nothing: the bits of every stage that was opened. A stage that was skipped is absent.
+    Done(Vec<Vec<Lanes>>),
+}
+
+/// What a step led to.
+#[derive(Debug)]
+pub struct Progress {
+    /// Messages to send, in order.
+    pub send: Vec<Outgoing>,
+    /// What is needed next.
+    pub state: State,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum At {
+    Inputs,
+    Deal,
+    Level(usize),
+    Approval(usize),
+    Opening(usize),
+    Done,
+}
+
+/// One holder's evaluation of one circuit in one session.
+pub struct Evaluation {
+    party: Party,
+    session: SessionId,
+    seeds: PairwiseSeeds,
+    circuit: Arc<Circuit>,
+    first_step: u32,
+    at: At,
+    /// u_i: this party's inputs with shares of zero added.
+    masked: Zeroizing<Vec<u64>>,
+    wires: Wires<Share>,
+    /// This party's unmasked-by-peer products of the level that is waited for.
+    products: Option<Lanes>,
+    early: BTreeMap<(u32, Party), Zeroizing<Vec<u8>>>,
+    seen: BTreeSet<(u32, Party)>,
+    opened: Vec<Vec<Lanes>>,
+    failed: Option<ProtocolError>,
+}
+
+impl std::fmt::Debug for Evaluation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Evaluation({}, {:?}, shares redacted)", self.party, self.at)
+    }
+}
+
+fn value_bytes(width: u32) -> usize {
+    width.div_ceil(8) as usize
+}
+
+impl Evaluation {
+    /// Begins. `inputs` are this party's additive shares, one per lane of every input of the circuit in order; messages
+    /// are numbered from `first_step`.
+    ///
+    /// # Errors
+    /// [`ProtocolError::Inputs`] if their number is wrong, [`ProtocolError::StepsExhausted`] if the numbers would
+    /// overflow.
+    pub fn start(
+        party: Party,
+        session: SessionId,
+        seeds: &PairwiseSeeds,
+        circuit: Arc<Circuit>,
+        mut inputs: Vec<u64>,
+        first_step: u32,
+    ) -> Result<(Evaluation, Progress), ProtocolError> {
+        let (expected, found) = (circuit.input_count(), inputs.len());
+        if expected != found {
+            inputs.zeroize();
+            return Err(ProtocolError::Inputs { expected, found });
+        }
+        let steps = u32::try_from(circuit.rounds()).map_err(|_| ProtocolError::StepsExhausted)?;
+        first_step.checked_add(steps).filter(|last| *last < u32::MAX).ok_or(ProtocolError::StepsExhausted)?;
+        let zeros = Zeroizing::new(zero_numbers(seeds, &session, first_step, inputs.len()));
+        mask_inputs(&circuit, &mut inputs, &zeros);
+        let wires = Wires::new(&circuit);
+        let mut evaluation = Evaluation {
+            party,
+            session,
+            seeds: PairwiseSeeds { own: seeds.own.duplicate(), next: seeds.next.duplicate() },
+            circuit,
+            first_step,
+            at: At::Inputs,
+            masked: Zeroizing::new(inputs),
+            wires,
+            products: None,
+            early: BTreeMap::new(),
+            seen: BTreeSet::new(),
+            opened: Vec::new(),
+            failed: None,
+        };
+        let mut send = Vec::new();
+        if party != Party::K0 {
+            send.push(evaluation.outgoing(party.previous(), 0, evaluation.encode_inputs(&evaluation.masked)));
+        }
+        let progress = evaluation.go_on(send)?;
+        Ok((evaluation, progress))
+    }
+
+    /// Takes a peer's message. Early ones are kept; a second one with the same number is refused.
+    ///
+    /// # Errors
+    /// [`ProtocolError`] naming the sender; after an error nothing is opened any more.
+    pub fn receive(&mut self, from: Party, step: u32, payload: &[u8]) -> Result<Progress, ProtocolError> {
+        self.unless_failed()?;
+        let result = self.accept(from, step, payload).and_then(|()| self.go_on(Vec::new()));
+        self.poison(result)
+    }
+
+    /// Lets the opening shares of the stage that is ready leave.
+    ///
+    /// # Errors
+    /// [`ProtocolError::NothingToOpen`] if no stage is ready.
+    pub fn approve_opening(&mut self) -> Result<Progress, ProtocolError> {
+        self.unless_failed()?;
+        let At::Approval(stage) = self.at else { return Err(ProtocolError::NothingToOpen) };
+        let result = self.opening_share(stage).and_then(|share| {
+            let step = self.opening_step(stage);
+            let send = vec![
+                self.outgoing(self.party.next(), step, share.own.to_bytes()),
+                self.outgoing(self.party.previous(), step, share.next.to_bytes()),
+            ];
+            self.at = At::Opening(stage);
+            self.go_on(send)
+        });
+        self.poison(result)
+    }
+
+    /// Who has not sent what is needed now.
+    #[must_use]
+    pub fn waiting_for(&self) -> Vec<(Party, u32)> {
+        if self.failed.is_some() {
+            return Vec::new();
+        }
+        let step = match self.at {
+            At::Inputs => 0,
+            At::Deal => 1,
+            At::Level(depth) => 1 + depth as u32,
+            At::Opening(stage) => self.opening_step(stage),
+            At::Approval(_) | At::Done => return Vec::new(),
+        };
+        self.party
+            .peers()
+            .into_iter()
+            .filter(|&peer| self.expected_bytes(peer, step).is_some())
+            .map(|peer| (peer, self.first_step + step))
+            .filter(|&(peer, step)| !self.seen.contains(&(step, peer)))
+            .collect()
+    }
+
+    /// The highest step number that this evaluation can use.
+    #[must_use]
+    pub fn last_step(&self) -> u32 {
+        self.first_step + self.circuit.rounds() as u32
+    }
+
+    fn unless_failed(&self) -> Result<(), ProtocolError> {
+        self.failed.clone().map_or(Ok(()), Err)
+    }
+
+    fn poison(&mut self, result: Result<Progress, ProtocolError>) -> Result<Progress, ProtocolError> {
+        if let Err(error) = &result {
+            self.failed = Some(error.clone());
+            self.wires.clear();
+            self.opened.clear();
+            self.early.clear();
+        }
+        result
+    }
+
+    fn outgoing(&self, to: Party, step: u32, payload: Vec<u8>) -> Outgoing {
+        Outgoing { to, step: self.first_step + step, payload }
+    }
+
+    fn opening_step(&self, stage: usize) -> u32 {
+        (2 + self.circuit.and_depth() + stage) as u32
+    }
+
+    /// The one length that a peer's message with this number can have; `None` if it sends none.
+    fn expected_bytes(&self, from: Party, step: u32) -> Option<usize> {
+        let depth = self.circuit.and_depth() as u32;
+        match step {
+            0 => (self.party != Party::K2 && from == self.party.next()).then(|| self.input_bytes()),
+            1 => (self.party == Party::K1 && from == Party::K0).then(|| self.circuit.input_bits().div_ceil(8)),
+            _ if step <= 1 + depth => {
+                let bits = self.circuit.level(step as usize - 1)?.and_bits;
+                (from == self.party.next()).then(|| bits.div_ceil(8))
+            }
+            _ => {
+                let stage = (step - 2 - depth) as usize;
+                (stage < self.circuit.stages() && from != self.party)
+                    .then(|| self.circuit.stage_bits(stage).div_ceil(8))
+            }
+        }
+    }
+
+    fn input_bytes(&self) -> usize {
+        self.circuit.inputs().iter().map(|shape| shape.lanes * value_bytes(shape.width)).sum()
+    }
+
+    fn accept(&mut self, from: Party, step: u32, payload: &[u8]) -> Result<(), ProtocolError> {
+        let relative = step.checked_sub(self.first_step).ok_or(ProtocolError::Unexpected { from, step })?;
+        let expected = self.expected_bytes(from, relative).ok_or(ProtocolError::Unexpected { from, step })?;
+        if !self.seen.insert((step, from)) {
+            return Err(ProtocolError::Repeated { from });
+        }
+        match payload.len().cmp(&expected) {
+            std::cmp::Ordering::Less => return Err(ProtocolError::Truncated { from }),
+            std::cmp::Ordering::Greater => return Err(ProtocolError::Malformed { from }),
+            std::cmp::Ordering::Equal => {}
+        }
+        self.early.insert((relative, from), Zeroizing::new(payload.to_vec()));
+        Ok(())
+    }
+
+    /// Runs as far as the messages that are here allow.
+    fn go_on(&mut self, mut send: Vec<Outgoing>) -> Result<Progress, ProtocolError> {
+        loop {
+            let moved = match self.at {
+                At::Inputs => self.take_inputs(&mut send)?,
+                At::Deal => self.take_deal(&mut send)?,
+                At::Level(depth) => self.take_products(depth, &mut send)?,
+                At::Opening(stage) => self.take_opening(stage)?,
+                At::Approval(stage) => return Ok(Progress { send, state: State::ReadyToOpen { stage } }),
+                At::Done => {
+                    return Ok(Progress { send, state: State::Done(std::mem::take(&mut self.opened)) });
+                }
+            };
+            if !moved {
+                return Ok(Progress { send, state: State::Waiting });
+            }
+        }
+    }
+
+    fn encode_inputs(&self, values: &[u64]) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(self.input_bytes());
+        let mut values = values.iter();
+        for shape in self.circuit.inputs() {
+            for value in values.by_ref().take(shape.lanes) {
+                bytes.extend(value.to_le_bytes().into_iter().take(value_bytes(shape.width)));
+            }
+        }
+        bytes
+    }
+
+    fn decode_inputs(&self, bytes: &[u8], from: Party) -> Result<Zeroizing<Vec<u64>>, ProtocolError> {
+        let mut values = Zeroizing::new(Vec::with_capacity(self.circuit.input_count()));
+        let mut rest = bytes;
+        for shape in self.circuit.inputs() {
+            for _ in 0..shape.lanes {
+                let (chunk, after) =
+                    rest.split_at_checked(value_bytes(shape.width)).ok_or(ProtocolError::Truncated { from })?;
+                let value = chunk.iter().rev().fold(0u64, |value, &byte| value << 8 | u64::from(byte));
+                if value & !width_mask(shape.width) != 0 {
+                    return Err(ProtocolError::Malformed { from });
+                }
+                values.push(value);
+                rest = after;
+            }
+        }
+        Ok(values)
+    }
+
+    /// The bit planes of all inputs, one behind the other.
+    fn planes(&self, values: &[u64]) -> Vec<Lanes> {
+        let mut rest = values;
+        let mut planes = Vec::new();
+        for shape in self.circuit.inputs() {
+            let (chunk, after) = rest.split_at_checked(shape.lanes).unwrap_or((rest, &[]));
+            planes.extend(transpose(chunk, shape.width));
+            rest = after;
+        }
+        planes
+    }
+
+    /// Feeds one component of the operands: `set` puts the planes into that component of the shares.
+    fn feed(&mut self, second: bool, planes: &[Lanes], set: impl Fn(&mut Share, Lanes)) {
+        let operands: Vec<_> = self.circuit.operands().filter(|(_, _, s)| *s == second).collect();
+        for (wire, plane, _) in operands {
+            if let Some(lanes) = planes.get(plane) {
+                let mut share = self.wires.get(wire).cloned().unwrap_or_else(|| Share::zeros(lanes.len()));
+                set(&mut share, lanes.clone());
+                self.wires.put(wire, share);
+            }
+        }
+    }
+
+    fn take_inputs(&mut self, send: &mut Vec<Outgoing>) -> Result<bool, ProtocolError> {
+        let zeros: Vec<Lanes> = self
+            .circuit
+            .inputs()
+            .iter()
+            .flat_map(|shape| (0..shape.width).map(|_| Lanes::zeros(shape.lanes)))
+            .collect();
+        match self.party {
+            Party::K0 => {
+                let Some(bytes) = self.early.remove(&(0, Party::K1)) else { return Ok(false) };
+                let theirs = self.decode_inputs(&bytes, Party::K1)?;
+                let sum = Zeroizing::new(self.add_inputs(&theirs));
+                let mask = self.deal_mask(&self.seeds.own);
+                let dealt: Vec<Lanes> = self
+                    .planes(&sum)
+                    .into_iter()
+                    .zip(&mask)
+                    .map(|(mut plane, mask)| {
+                        plane.xor_with(mask);
+                        plane
+                    })
+                    .collect();
+                let mut payload = Lanes::with_capacity(self.circuit.input_bits());
+                dealt.iter().for_each(|plane| payload.append(plane));
+                send.push(self.outgoing(Party::K1, 1, payload.to_bytes()));
+                self.feed(false, &mask, |share, lanes| share.own = lanes);
+                self.feed(false, &dealt, |share, lanes| share.next = lanes);
+                self.feed(true, &zeros, |_, _| {});
+                self.enter_level_zero(send)?;
+            }
+            Party::K1 => {
+                let Some(bytes) = self.early.remove(&(0, Party::K2)) else { return Ok(false) };
+                let third = self.decode_inputs(&bytes, Party::K2)?;
+                let planes = self.planes(&third);
+                self.feed(true, &planes, |share, lanes| share.next = lanes);
+                self.at = At::Deal;
+            }
+            Party::K2 => {
+                let planes = self.planes(&self.masked);
+                self.feed(true, &planes, |share, lanes| share.own = lanes);
+                let mask = self.deal_mask(&self.seeds.next);
+                self.feed(false, &mask, |share, lanes| share.next = lanes);
+                self.enter_level_zero(send)?;
+            }
+        }
+        Ok(true)
+    }
+
+    /// u_0 + u_1 modulo 2^w.
+    fn add_inputs(&self, theirs: &[u64]) -> Vec<u64> {
+        let mut pairs = self.masked.iter().zip(theirs);
+        let mut sum = Vec::with_capacity(theirs.len());
+        for shape in self.circuit.inputs() {
+            let mask = width_mask(shape.width);
+            sum.extend(pairs.by_ref().take(shape.lanes).map(|(a, b)| a.wrapping_add(*b) & mask));
+        }
+        sum
+    }
+
+    /// The mask of dealt bits, from seed 0, which K_0 and K_2 share.
+    fn deal_mask(&self, seed: &veilmatch_secret::Seed) -> Vec<Lanes> {
+        let mut stream = stream(seed, DEAL, &self.session, self.first_step);
+        let shapes = self.circuit.inputs().iter();
+        shapes
+            .flat_map(|s| (0..s.width).map(|_| s.lanes))
+            .map(|lanes| Lanes::pseudo_random(&mut stream, lanes))
+            .collect()
+    }
+
+    fn take_deal(&mut self, send: &mut Vec<Outgoing>) -> Result<bool, ProtocolError> {
+        let Some(bytes) = self.early.remove(&(1, Party::K0)) else { return Ok(false) };
+        let all =
+            Lanes::from_bytes(&bytes, self.circuit.input_bits()).ok_or(ProtocolError::Malformed { from: Party::K0 })?;
+        let mut planes = Vec::new();
+        let mut from = 0;
+        for shape in self.circuit.inputs() {
+            for _ in 0..shape.width {
+                planes.push(all.slice(from, shape.lanes));
+                from += shape.lanes;
+            }
+        }
+        self.feed(false, &planes, |share, lanes| share.own = lanes);
+        self.enter_level_zero(send)?;
+        Ok(true)
+    }
+
+    fn enter_level_zero(&mut self, send: &mut Vec<Outgoing>) -> Result<(), ProtocolError> {
+        self.masked.zeroize();
+        self.run_linear(0)?;
+        self.enter_level(1, send)
+    }
+
+    /// Computes the linear gates that need nothing deeper than `depth`.
+    fn run_linear(&mut self, depth: usize) -> Result<(), ProtocolError> {
+        let circuit = Arc::clone(&self.circuit);
+        let (own_constants, next_constants) = holds_constants(self.party);
+        for &wire in &circuit.level(depth).ok_or(ProtocolError::BrokenCircuit)?.linear {
+            let wires = &self.wires;
+            let own = circuit.linear(wire, own_constants, |w| wires.get(w).map(|s| &s.own));
+            let next = circuit.linear(wire, next_constants, |w| wires.get(w).map(|s| &s.next));
+            let (Some(own), Some(next)) = (own, next) else { return Err(ProtocolError::BrokenCircuit) };
+            self.wires.put(wire, Share { own, next });
+            circuit.release_operands(wire, &mut self.wires);
+        }
+        Ok(())
+    }
+
+    /// Sends this party's shares of the products of a level, or goes to the opening after the last one.
+    fn enter_level(&mut self, depth: usize, send: &mut Vec<Outgoing>) -> Result<(), ProtocolError> {
+        if depth > self.circuit.and_depth() {
+            self.at = if self.circuit.stages() == 0 { At::Done } else { At::Approval(0) };
+            return Ok(());
+        }
+        let step = 1 + depth as u32;
+        let circuit = Arc::clone(&self.circuit);
+        let level = circuit.level(depth).ok_or(ProtocolError::BrokenCircuit)?;
+        let zero = zero_bits(&self.seeds, &self.session, self.first_step + step, level.and_bits);
+        let products = self.masked_products(&level.ands, level.and_bits, &zero)?;
+        for &(_, a, b, _) in &level.ands {
+            self.wires.release(a);
+            self.wires.release(b);
+        }
+        send.push(self.outgoing(self.party.previous(), step, products.to_bytes()));
+        self.products = Some(products);
+        self.at = At::Level(depth);
+        Ok(())
+    }
+
+    /// All products of a level, masked with a share of zero. The mask is an argument so that a test can show what it
+    /// protects; the one caller passes a fresh one.
+    fn masked_products(
+        &self,
+        ands: &[(crate::circuit::Wire, crate::circuit::Wire, crate::circuit::Wire, usize)],
+        bits: usize,
+        zero: &Lanes,
+    ) -> Result<Lanes, ProtocolError> {
+        let mut products = Lanes::with_capacity(bits);
+        for &(_, a, b, _) in ands {
+            let (Some(x), Some(y)) = (self.wires.get(a), self.wires.get(b)) else {
+                return Err(ProtocolError::BrokenCircuit);
+            };
+            products.append(&local_product(x, y));
+        }
+        products.xor_with(zero);
+        Ok(products)
+    }
+
+    fn take_products(&mut self, depth: usize, send: &mut Vec<Outgoing>) -> Result<bool, ProtocolError> {
+        let from = self.party.next();
+        let Some(bytes) = self.early.remove(&(1 + depth as u32, from)) else { return Ok(false) };
+        let circuit = Arc::clone(&self.circuit);
+        let level = circuit.level(depth).ok_or(ProtocolError::BrokenCircuit)?;
+        let theirs = Lanes::from_bytes(&bytes, level.and_bits).ok_or(ProtocolError::Malformed { from })?;
+        let ours = self.products.take().ok_or(ProtocolError::BrokenCircuit)?;
+        let mut place = 0;
+        for &(wire, _, _, lanes) in &level.ands {
+            self.wires.put(wire, Share { own: ours.slice(place, lanes), next: theirs.slice(place, lanes) });
+            place += lanes;
+        }
+        self.run_linear(depth)?;
+        self.enter_level(depth + 1, send)?;
+        Ok(true)
+    }
+
+    /// This party's components of all bits of a stage, one behind the other.
+    fn opening_share(&self, stage: usize) -> Result<Share, ProtocolError> {
+        let bits = self.circuit.stage_bits(stage);
+        let mut share = Share { own: Lanes::with_capacity(bits), next: Lanes::with_capacity(bits) };
+        for &wire in self.circuit.stage(stage).unwrap_or_default() {
+            let value = self.wires.get(wire).ok_or(ProtocolError::BrokenCircuit)?;
+            share.own.append(&value.own);
+            share.next.append(&value.next);
+        }
+        Ok(share)
+    }
+
+    fn take_opening(&mut self, stage: usize) -> Result<bool, ProtocolError> {
+        let step = self.opening_step(stage);
+        let [next, previous] = self.party.peers();
+        if !self.early.contains_key(&(step, next)) || !self.early.contains_key(&(step, previous)) {
+            return Ok(false);
+        }
+        let bits = self.circuit.stage_bits(stage);
+        let mut copy = |from| {
+            let bytes = self.early.remove(&(step, from)).unwrap_or_default();
+            Lanes::from_bytes(&bytes, bits).ok_or(ProtocolError::Malformed { from })
+        };
+        let (a, b) = (copy(next)?, copy(previous)?);
+        // Opened components of an agreed result are about to be public among the holders: no secret is compared here.
+        if a != b {
+            return Err(ProtocolError::Mismatch { suspect: Suspect::pair(next, previous) });
+        }
+        let share = self.opening_share(stage)?;
+        let mut value = share.own.clone();
+        value.xor_with(&share.next);
+        value.xor_with(&a);
+        let mut place = 0;
+        let mut opened = Vec::new();
+        for &wire in self.circuit.stage(stage).unwrap_or_default() {
+            let lanes = self.circuit.lanes(wire);
+            opened.push(value.slice(place, lanes));
+            place += lanes;
+        }
+        let stop = opened.iter().any(Lanes::any) || stage + 1 == self.circuit.stages();
+        self.opened.push(opened);
+        self.at = if stop { At::Done } else { At::Approval(stage + 1) };
+        if stop {
+            self.wires.clear();
+        }
+        Ok(true)
+    }
+}
+
+fn width_mask(width: u32) -> u64 {
+    if width >= 64 { u64::MAX } else { (1 << width) - 1 }
+}
+
+/// u_i = x_i + ζ_i modulo 2^w, in place. The shares of zero are an argument so that a test can show what they protect.
+fn mask_inputs(circuit: &Circuit, inputs: &mut [u64], zeros: &[u64]) {
+    let mut pairs = inputs.iter_mut().zip(zeros);
+    for shape in circuit.inputs() {
+        let mask = width_mask(shape.width);
+        for (value, zero) in pairs.by_ref().take(shape.lanes) {
+            *value = value.wrapping_add(*zero) & mask;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

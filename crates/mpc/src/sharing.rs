@@ -1,0 +1,120 @@
+//! Replicated sharing of bits: seeds of pairs, components, shares of zero, products (Araki et al., CCS 2016).
+//!
+//! x = x_0 ⊕ x_1 ⊕ x_2; K_i holds the components i and i+1. A product of two shared bits is
+//! z_i = x_i·y_i ⊕ x_i·y_{i+1} ⊕ x_{i+1}·y_i ⊕ ζ_i, where ζ_0 ⊕ ζ_1 ⊕ ζ_2 = 0 come from the pairs' seeds without a
+//! message; K_i sends z_i to K_{i−1}.
+//!
+//! Who sees what: K_{i−1} receives z_i, masked by ζ_i = F(seed_i) ⊕ F(seed_{i+1}), and does not know seed_{i+1}: to it
+//! the bit is uniform and independent of everything else it has.
+
+use veilmatch_domain::{Party, SessionId};
+use veilmatch_secret::{Label, Seed, Stream};
+
+use crate::lanes::Lanes;
+
+/// The seeds that one party shares with the two others.
+#[derive(Debug)]
+pub struct PairwiseSeeds {
+    /// Seed i, shared with K_{i−1}.
+    pub own: Seed,
+    /// Seed i+1, shared with K_{i+1}.
+    pub next: Seed,
+}
+
+/// A party's two components of a shared value.
+#[derive(Clone, Debug)]
+pub(crate) struct Share {
+    /// Component i.
+    pub(crate) own: Lanes,
+    /// Component i+1.
+    pub(crate) next: Lanes,
+}
+
+impl Share {
+    pub(crate) fn zeros(len: usize) -> Self {
+        Self { own: Lanes::zeros(len), next: Lanes::zeros(len) }
+    }
+}
+
+/// Labels of the streams of one session; every use has its own step, so that none is used twice.
+pub(crate) fn stream(seed: &Seed, use_of: &'static str, session: &SessionId, step: u32) -> Stream {
+    seed.stream(&Label::new(use_of).bytes(&session.0).number(step.into()))
+}
+
+/// ζ_i: `bits` bits that are uniform to each other party alone and add up to zero over the three.
+pub(crate) fn zero_bits(seeds: &PairwiseSeeds, session: &SessionId, step: u32, bits: usize) -> Lanes {
+    const USE: &str = "veilmatch/mpc/zero/bits";
+    let mut zero = Lanes::pseudo_random(&mut stream(&seeds.own, USE, session, step), bits);
+    zero.xor_with(&Lanes::pseudo_random(&mut stream(&seeds.next, USE, session, step), bits));
+    zero
+}
+
+/// Additive shares of zero modulo 2^64, one per value.
+pub(crate) fn zero_numbers(seeds: &PairwiseSeeds, session: &SessionId, step: u32, count: usize) -> Vec<u64> {
+    const USE: &str = "veilmatch/mpc/zero/numbers";
+    let mut own = stream(&seeds.own, USE, session, step);
+    let mut next = stream(&seeds.next, USE, session, step);
+    (0..count).map(|_| own.next_u64().wrapping_sub(next.next_u64())).collect()
+}
+
+/// This party's share of x·y before it is masked.
+pub(crate) fn local_product(x: &Share, y: &Share) -> Lanes {
+    // x_i·(y_i ⊕ y_{i+1}) ⊕ x_{i+1}·y_i
+    let mut both = y.own.clone();
+    both.xor_with(&y.next);
+    both.and_with(&x.own);
+    let mut cross = x.next.clone();
+    cross.and_with(&y.own);
+    both.xor_with(&cross);
+    both
+}
+
+/// Which of this party's components public values are added to: component 0.
+pub(crate) fn holds_constants(party: Party) -> (bool, bool) {
+    (party == Party::K0, party == Party::K2)
+}
+
+#[cfg(test)]
+pub(crate) fn test_seeds(tag: u8) -> [PairwiseSeeds; 3] {
+    let seed = |i: usize| Seed::from_bytes([tag.wrapping_mul(3).wrapping_add((i % 3) as u8); 32]);
+    Party::ALL.map(|p| PairwiseSeeds { own: seed(p.index()), next: seed(p.index() + 1) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_of_zero_add_up_to_zero_and_differ_by_step() {
+        let seeds = test_seeds(1);
+        let session = SessionId([1; 32]);
+        let mut sum = Lanes::zeros(130);
+        for s in &seeds {
+            sum.xor_with(&zero_bits(s, &session, 7, 130));
+        }
+        assert!(!sum.any());
+        let numbers = seeds.each_ref().map(|s| zero_numbers(s, &session, 7, 5));
+        for i in 0..5 {
+            assert_eq!(numbers.iter().fold(0u64, |a, n| a.wrapping_add(n[i])), 0);
+        }
+        assert_ne!(zero_bits(&seeds[0], &session, 7, 130), zero_bits(&seeds[0], &session, 8, 130));
+    }
+
+    #[test]
+    fn local_products_add_up_to_the_product() {
+        let mut stream = Stream::public([8; 32]);
+        let mut draw = || Lanes::pseudo_random(&mut stream, 200);
+        let (x, y) = ([draw(), draw(), draw()], [draw(), draw(), draw()]);
+        let share = |v: &[Lanes; 3], i: usize| Share { own: v[i].clone(), next: v[(i + 1) % 3].clone() };
+        let total = |v: &[Lanes; 3]| {
+            let mut sum = v[0].clone();
+            sum.xor_with(&v[1]);
+            sum.xor_with(&v[2]);
+            sum
+        };
+        let products = [0, 1, 2].map(|i| local_product(&share(&x, i), &share(&y, i)));
+        let mut expected = total(&x);
+        expected.and_with(&total(&y));
+        assert_eq!(total(&products), expected);
+    }
+}

@@ -1,0 +1,121 @@
+//! Why the matcher refuses.
+
+use veilmatch_domain::{CollectionId, Explain, Part, Party, Status, SubjectId, Suspect};
+use veilmatch_glwe::{CiphertextError, Refusal};
+use veilmatch_sealed::SealedError;
+
+/// Everything that makes the matcher stop a request. The index is as before unless a variant says otherwise.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum MatcherError {
+    /// A client's message that is not one.
+    #[error("the request cannot be read")]
+    MalformedRequest,
+    /// A holder's message that is not one.
+    #[error("a message from key holder {0} cannot be read")]
+    MalformedAnswer(Party),
+    /// A sealed template or signed request is malformed.
+    #[error(transparent)]
+    Sealed(#[from] SealedError),
+    /// More templates in one request than one admission takes, or none.
+    #[error("{found} templates in one request; 1 to {allowed} are accepted")]
+    BatchSize {
+        /// What came.
+        found: usize,
+        /// The limit.
+        allowed: usize,
+    },
+    /// The collection is unknown here.
+    #[error("collection {0} does not exist")]
+    UnknownCollection(CollectionId),
+    /// The subject is not enrolled here.
+    #[error("subject {0} is not enrolled")]
+    UnknownSubject(SubjectId),
+    /// Nothing is indexed.
+    #[error("there is no searchable template in the query's scope")]
+    EmptyScope,
+    /// A sealed template is neither an enrolment nor a probe as the request needs it.
+    #[error("the sealed template is signed for another purpose")]
+    WrongUse,
+    /// The two holders of a part sent different copies, or one that cannot be read.
+    #[error(transparent)]
+    Ciphertext(#[from] CiphertextError),
+    /// A holder sent the same part twice, or a part that it does not hold.
+    #[error("key holder {0} sent a part that is not expected from it")]
+    UnexpectedPart(Party),
+    /// The holders' verdicts on a batch differ.
+    #[error("the key holders do not agree on what they admit")]
+    VerdictsDiffer,
+    /// Messages did not come in time.
+    #[error("waited in vain for {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and "))]
+    TimedOut(Vec<Suspect>),
+    /// No key ceremony has been announced to this matcher.
+    #[error("the key ceremony is not complete")]
+    NoKeys,
+}
+
+impl MatcherError {
+    /// Whom the error points at.
+    #[must_use]
+    pub fn suspects(&self) -> Vec<Suspect> {
+        let holders = |part: Part| vec![Suspect::holders_of(part)];
+        match self {
+            Self::MalformedAnswer(p) | Self::UnexpectedPart(p) => vec![Suspect::Holder(*p)],
+            Self::Ciphertext(e) => holders(e.part()),
+            Self::TimedOut(suspects) => suspects.clone(),
+            Self::VerdictsDiffer | Self::EmptyScope | Self::NoKeys => Vec::new(),
+            _ => vec![Suspect::Client],
+        }
+    }
+
+    /// The error as it crosses the border.
+    #[must_use]
+    pub fn refusal(&self) -> Refusal {
+        Refusal::new(self, self.suspects())
+    }
+}
+
+impl Explain for MatcherError {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::MalformedRequest | Self::MalformedAnswer(_) => "malformed-message",
+            Self::Sealed(e) => e.code(),
+            Self::BatchSize { .. } => "batch-size",
+            Self::UnknownCollection(_) => "unknown-collection",
+            Self::UnknownSubject(_) => "unknown-subject",
+            Self::EmptyScope => "empty-scope",
+            Self::WrongUse => "wrong-use",
+            Self::Ciphertext(_) => "bodies-differ",
+            Self::UnexpectedPart(_) => "unexpected-part",
+            Self::VerdictsDiffer => "verdicts-differ",
+            Self::TimedOut(_) => "timed-out",
+            Self::NoKeys => "no-keys",
+        }
+    }
+
+    fn status(&self) -> Status {
+        match self {
+            Self::MalformedRequest | Self::BatchSize { .. } | Self::WrongUse => Status::InvalidArgument,
+            Self::Sealed(e) => e.status(),
+            Self::UnknownCollection(_) | Self::UnknownSubject(_) => Status::NotFound,
+            Self::EmptyScope | Self::NoKeys => Status::FailedPrecondition,
+            Self::TimedOut(_) => Status::Unavailable,
+            _ => Status::Aborted,
+        }
+    }
+
+    fn advice(&self) -> &'static str {
+        match self {
+            Self::MalformedRequest => "use a client of the same version",
+            Self::Sealed(e) => e.advice(),
+            Self::BatchSize { .. } => "send the templates in smaller batches",
+            Self::UnknownCollection(_) => "create the collection first, or check its name",
+            Self::UnknownSubject(_) => "enroll the subject first, or check its id",
+            Self::EmptyScope => "enroll somebody first",
+            Self::WrongUse => "seal the template for the purpose of the request",
+            Self::TimedOut(_) => "check that the party runs and is reachable, then ask again with a new request",
+            Self::NoKeys => "hold the key ceremony with all three key holders first",
+            _ => "look at the named holder's logs; nothing was opened or changed",
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! One query at the matcher: add up the probe's parts, scan, pass sums and replies on.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use veilmatch_domain::{CollectionId, Decision, Dimension, GroupId, Party, Purpose, SessionId, Suspect};
+use veilmatch_glwe::{
+    ClientAnswer, FromHolder, MaskSeed, PartPayload, ProbeCiphertext, ProbeShape, ToHolder, query_session, sum_parts,
+};
+use veilmatch_sealed::SealedTemplate;
+
+use crate::MatcherError;
+use crate::matcher::{RequestId, Shared};
+
+type Copies = [(Option<PartPayload>, Option<PartPayload>); 3];
+
+/// Parts of the probe for one block width.
+#[derive(Default)]
+struct Gathering {
+    seed: Option<MaskSeed>,
+    copies: Copies,
+}
+
+/// The state of one query.
+pub(crate) struct Search {
+    pub(crate) request: RequestId,
+    session: SessionId,
+    collection: CollectionId,
+    dimension: Dimension,
+    scope: Vec<GroupId>,
+    gathering: BTreeMap<ProbeShape, Gathering>,
+    scanned: bool,
+    replies: [Option<Vec<u8>>; 3],
+}
+
+/// Puts a payload into the place that its sender must fill: polynomials from K_i, the digest from K_{i−1}.
+pub(crate) fn file_copy(
+    copies: &mut Copies,
+    party: Party,
+    part: veilmatch_domain::Part,
+    payload: PartPayload,
+) -> Result<(), MatcherError> {
+    let unexpected = MatcherError::UnexpectedPart(party);
+    let [sender, witness] = part.holders();
+    let Some((polynomials, digest)) = copies.get_mut(part.index()) else { return Err(unexpected) };
+    let place = match payload {
+        PartPayload::Polynomials(_) if party == sender => polynomials,
+        PartPayload::Digest(_) if party == witness => digest,
+        _ => return Err(unexpected),
+    };
+    if place.is_some() {
+        return Err(unexpected);
+    }
+    *place = Some(payload);
+    Ok(())
+}
+
+pub(crate) fn complete(copies: &Copies) -> bool {
+    copies.iter().all(|(polynomials, digest)| polynomials.is_some() && digest.is_some())
+}
+
+pub(crate) fn borrowed(copies: &Copies) -> [(Option<&PartPayload>, Option<&PartPayload>); 3] {
+    copies.each_ref().map(|(a, b)| (a.as_ref(), b.as_ref()))
+}
+
+/// Holders whose copy of some part has not come.
+pub(crate) fn late_holders(copies: &Copies) -> BTreeSet<Party> {
+    veilmatch_domain::Part::ALL
+        .into_iter()
+        .zip(copies)
+        .flat_map(|(part, (polynomials, digest))| {
+            let [sender, witness] = part.holders();
+            [polynomials.is_none().then_some(sender), digest.is_none().then_some(witness)]
+        })
+        .flatten()
+        .collect()
+}
+
+impl Search {
+    /// Finds the groups in the query's scope and the block widths that a probe is needed for.
+    pub(crate) fn start(
+        shared: &mut Shared,
+        request: RequestId,
+        sealed: &[u8],
+    ) -> Result<(SessionId, Search), MatcherError> {
+        let sealed = SealedTemplate::from_bytes(sealed)?;
+        let associated = sealed.associated();
+        let Purpose::Probe(query) = &associated.purpose else { return Err(MatcherError::WrongUse) };
+        let collection = shared.collection(&associated.collection)?;
+        let scope: Vec<GroupId> = match &query.decision {
+            Decision::Verify { subject } => {
+                let stored = collection.index.template(subject);
+                let stored = stored.ok_or_else(|| MatcherError::UnknownSubject(subject.clone()))?;
+                stored.group.into_iter().collect()
+            }
+            _ => collection.index.groups().map(|g| g.packed.group).collect(),
+        };
+        if scope.is_empty() {
+            return Err(MatcherError::EmptyScope);
+        }
+        let mut gathering = BTreeMap::new();
+        for record in scope.iter().filter_map(|g| collection.index.group(*g)) {
+            if let Ok(layout) = veilmatch_glwe::Layout::new(record.packed.layout.beta(), 1) {
+                gathering.insert(ProbeShape { layout }, Gathering::default());
+            }
+        }
+        let session = query_session(&sealed.digest());
+        let search = Search {
+            request,
+            session,
+            collection: associated.collection.clone(),
+            dimension: associated.dimension,
+            scope,
+            gathering,
+            scanned: false,
+            replies: [None, None, None],
+        };
+        Ok((session, search))
+    }
+
+    /// Takes a holder's message; `true` when the client has its answer.
+    pub(crate) fn take(
+        &mut self,
+        shared: &mut Shared,
+        party: Party,
+        message: FromHolder,
+    ) -> Result<bool, MatcherError> {
+        match message {
+            FromHolder::ProbePart { seed, shape, part, payload, .. } => {
+                let gathering = self.gathering.get_mut(&shape).ok_or(MatcherError::UnexpectedPart(party))?;
+                if *gathering.seed.get_or_insert(seed) != seed {
+                    return Err(MatcherError::UnexpectedPart(party));
+                }
+                file_copy(&mut gathering.copies, party, part, payload)?;
+                if !self.scanned && self.gathering.values().all(|g| complete(&g.copies)) {
+                    self.scan(shared)?;
+                }
+                Ok(false)
+            }
+            FromHolder::Answer { reply, .. } => {
+                let place = self.replies.get_mut(party.index()).ok_or(MatcherError::UnexpectedPart(party))?;
+                if place.replace(reply).is_some() {
+                    return Err(MatcherError::UnexpectedPart(party));
+                }
+                let [Some(a), Some(b), Some(c)] = &mut self.replies else { return Ok(false) };
+                let replies = [std::mem::take(a), std::mem::take(b), std::mem::take(c)];
+                shared.answer(self.request, &ClientAnswer::Replies { replies });
+                Ok(true)
+            }
+            _ => Err(MatcherError::UnexpectedPart(party)),
+        }
+    }
+
+    fn scan(&mut self, shared: &mut Shared) -> Result<(), MatcherError> {
+        self.scanned = true;
+        let parameters = shared.parameters;
+        let mut probes = BTreeMap::new();
+        for (shape, gathering) in &mut self.gathering {
+            let Some(seed) = gathering.seed else { continue };
+            let polynomials = shape.layout.blocks(self.dimension);
+            let bodies = sum_parts(&parameters, &shared.ring, polynomials, &borrowed(&gathering.copies))?;
+            gathering.copies = Copies::default();
+            let probe = ProbeCiphertext::new(&parameters, shape.layout, self.dimension, &seed, bodies);
+            probes.insert(shape.layout.beta(), probe);
+        }
+        let collection = shared
+            .collections
+            .get(&self.collection)
+            .ok_or_else(|| MatcherError::UnknownCollection(self.collection.clone()))?;
+        let groups = self
+            .scope
+            .iter()
+            .filter_map(|g| collection.index.group(*g))
+            .filter_map(|record| {
+                let probe = probes.get(&record.packed.layout.beta())?;
+                Some(record.packed.scan(&parameters, &shared.ring, probe))
+            })
+            .collect();
+        shared.tell_all(&ToHolder::Sums { session: self.session, groups });
+        Ok(())
+    }
+
+    pub(crate) fn late(&self) -> Vec<Suspect> {
+        let late: BTreeSet<Party> = if self.scanned {
+            Party::ALL.into_iter().filter(|p| self.replies.get(p.index()).is_some_and(Option::is_none)).collect()
+        } else {
+            self.gathering.values().flat_map(|g| late_holders(&g.copies)).collect()
+        };
+        late.into_iter().map(Suspect::Holder).collect()
+    }
+}

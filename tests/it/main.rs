@@ -1,0 +1,3 @@
+//! All parties together, one binary.
+
+mod flow;
