@@ -1,3 +1,4 @@
 //! All parties together, one binary.
 
 mod flow;
+mod gallery;

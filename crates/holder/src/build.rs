@@ -39,7 +39,7 @@ struct PartNews {
 }
 
 enum Phase {
-    Handshake(Handshake),
+    Handshake(Box<Handshake>),
     Parts { own_checks: Vec<Vec<u32>>, shared: [Digest; 2], check_seed: Seed, masks: Vec<u32> },
     AwaitingCommit(Box<RegisteredGroup>),
     Finished,
@@ -122,7 +122,7 @@ impl Build {
         for member in &mut order.members {
             member.sealed = Vec::new(); // no longer needed, and large
         }
-        Ok(Self { channel, order, dimension, members, opened, phase: Phase::Handshake(handshake) })
+        Ok(Self { channel, order, dimension, members, opened, phase: Phase::Handshake(Box::new(handshake)) })
     }
 
     pub(crate) fn advance(&mut self, state: &mut State) -> Result<(), HolderError> {

@@ -259,8 +259,8 @@ impl Holder {
     pub fn receive(&mut self, from: Sender, bytes: &[u8], now: Timestamp) -> Reaction {
         self.state.now = now;
         let result = match from {
-            Sender::Matcher => self.from_matcher(bytes),
-            Sender::Peer(party) => self.from_peer(party, bytes),
+            Sender::Matcher => self.hear_matcher(bytes),
+            Sender::Peer(party) => self.hear_peer(party, bytes),
         };
         let failure = match result {
             Ok(()) => None,
@@ -320,7 +320,7 @@ impl Holder {
         let _ = self.state.tell_matcher(&refused);
     }
 
-    fn from_matcher(&mut self, bytes: &[u8]) -> Result<(), (Option<SessionId>, HolderError)> {
+    fn hear_matcher(&mut self, bytes: &[u8]) -> Result<(), (Option<SessionId>, HolderError)> {
         let message: ToHolder =
             borsh::from_slice(bytes).map_err(|_| (None, HolderError::Malformed { speaker: Speaker::Matcher }))?;
         match message {
@@ -369,7 +369,7 @@ impl Holder {
         }
     }
 
-    fn from_peer(&mut self, party: Party, bytes: &[u8]) -> Result<(), (Option<SessionId>, HolderError)> {
+    fn hear_peer(&mut self, party: Party, bytes: &[u8]) -> Result<(), (Option<SessionId>, HolderError)> {
         let malformed = (None, HolderError::Malformed { speaker: Speaker::Peer(party) });
         let message: PeerMessage = borsh::from_slice(bytes).map_err(|_| malformed.clone())?;
         match message {

@@ -14,7 +14,7 @@ use veilmatch_mpc::PairwiseSeeds;
 use veilmatch_secret::{Label, Secret, Seed, Stream};
 
 /// The two seeds of a holder in one key epoch.
-pub struct EpochKeys {
+pub(crate) struct EpochKeys {
     /// The epoch.
     pub epoch: Epoch,
     /// seed_i, drawn by this holder and sent to K_{i−1}; seed_{i+1}, received from K_{i+1}.
@@ -22,7 +22,7 @@ pub struct EpochKeys {
 }
 
 /// A holder's two parts of one secret polynomial, transformed. Wiped on drop.
-pub struct SecretParts {
+pub(crate) struct SecretParts {
     /// Part i.
     pub own: Secret<Vec<u32>>,
     /// Part i+1.
@@ -52,7 +52,7 @@ fn label_of_gallery_secret(parameters: &Parameters, collection: &CollectionId, e
 impl EpochKeys {
     /// This holder's parts of s_k, the secret of body `body` (k from 0) of every group of a collection.
     #[must_use]
-    pub fn gallery_secret(
+    pub(crate) fn gallery_secret(
         &self,
         parameters: &Parameters,
         ring: &Ring,
@@ -65,7 +65,7 @@ impl EpochKeys {
 
     /// The seed of a part, if this holder knows it.
     #[must_use]
-    pub fn seed_of(&self, party: Party, part: Part) -> Option<&Seed> {
+    pub(crate) fn seed_of(&self, party: Party, part: Part) -> Option<&Seed> {
         let [own, next] = party.parts();
         if part == own {
             Some(&self.seeds.own)
@@ -79,7 +79,7 @@ impl EpochKeys {
     /// The seeds of one session: each mixes the epoch's seed with the fresh randomness of the part's owner, so that a
     /// session is safe if either is.
     #[must_use]
-    pub fn session_seeds(&self, session: &SessionId, fresh_own: &Seed, fresh_next: &Seed) -> PairwiseSeeds {
+    pub(crate) fn session_seeds(&self, session: &SessionId, fresh_own: &Seed, fresh_next: &Seed) -> PairwiseSeeds {
         let mix = |seed: &Seed, fresh: &Seed| {
             seed.derive(&Label::new("veilmatch/key/session").bytes(&session.0).bytes(fresh.expose()))
         };
@@ -90,7 +90,7 @@ impl EpochKeys {
 impl SecretParts {
     /// Expands both parts of the secret with this label.
     #[must_use]
-    pub fn expand(ring: &Ring, seeds: &PairwiseSeeds, label: &Label) -> SecretParts {
+    pub(crate) fn expand(ring: &Ring, seeds: &PairwiseSeeds, label: &Label) -> SecretParts {
         SecretParts {
             own: transformed_ternary(ring, &seeds.own, label),
             next: transformed_ternary(ring, &seeds.next, label),
@@ -99,13 +99,13 @@ impl SecretParts {
 
     /// s_0, the secret of one query session.
     #[must_use]
-    pub fn of_probe(ring: &Ring, session_seeds: &PairwiseSeeds) -> SecretParts {
+    pub(crate) fn of_probe(ring: &Ring, session_seeds: &PairwiseSeeds) -> SecretParts {
         SecretParts::expand(ring, session_seeds, &Label::new("veilmatch/key/probe"))
     }
 
     /// This holder's additive share of the product of two secrets, transformed.
     #[must_use]
-    pub fn product_share(&self, ring: &Ring, other: &SecretParts) -> Secret<Vec<u32>> {
+    pub(crate) fn product_share(&self, ring: &Ring, other: &SecretParts) -> Secret<Vec<u32>> {
         let mut share = ring.multiply(self.own.expose(), other.own.expose());
         ring.multiply_accumulate(&mut share, self.own.expose(), other.next.expose());
         ring.multiply_accumulate(&mut share, self.next.expose(), other.own.expose());

@@ -39,8 +39,10 @@ mod scores;
 mod state;
 pub mod unseal;
 
+#[cfg(test)]
+mod conformance;
+
 pub use audit::{AuditEntry, AuditEvent, AuditLog};
 pub use error::{HolderError, Speaker};
 pub use holder::{Holder, HolderCard, Outbound, Reaction, Recipient, Sender};
-pub use keys::{EpochKeys, SecretParts};
 pub use unseal::{HolderSecretKey, OpenedTemplate, UnsealError};

@@ -18,7 +18,7 @@ use veilmatch_kernels::Ring;
 use veilmatch_secret::{Label, Secret, Seed, Stream};
 
 /// One part of one member: where it goes and its d values modulo 2^48.
-pub struct PartOfMember<'a> {
+pub(crate) struct PartOfMember<'a> {
     /// Body and position.
     pub place: SlotPlace,
     /// The values, as unsealed.
@@ -74,7 +74,7 @@ fn scaled(parameters: &Parameters, scales: &Scales, usage: SealedUse, values: &[
 /// `secrets` holds this part of s_k for k = 0..r, transformed; `seed` is the seed of the part.
 #[must_use]
 #[expect(clippy::too_many_arguments, reason = "every input of a deterministic function, named at the call")]
-pub fn gallery_part(
+pub(crate) fn gallery_part(
     parameters: &Parameters,
     ring: &Ring,
     layout: Layout,
@@ -110,7 +110,7 @@ pub fn gallery_part(
 /// One part of the bodies of a probe for layouts of width β: J polynomials.
 #[must_use]
 #[expect(clippy::too_many_arguments, reason = "every input of a deterministic function, named at the call")]
-pub fn probe_part(
+pub(crate) fn probe_part(
     parameters: &Parameters,
     ring: &Ring,
     layout: Layout,

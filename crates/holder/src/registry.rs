@@ -18,7 +18,7 @@ use crate::scan_check::{CHECKS, CheckVector};
 
 /// One registered member of a group.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RegisteredMember {
+pub(crate) struct RegisteredMember {
     /// Its slot.
     pub slot: usize,
     /// Whose template it is.
@@ -28,7 +28,7 @@ pub struct RegisteredMember {
 }
 
 /// A live revision of a packed group.
-pub struct RegisteredGroup {
+pub(crate) struct RegisteredGroup {
     /// The group.
     pub group: GroupId,
     /// The revision.
@@ -54,7 +54,7 @@ impl std::fmt::Debug for RegisteredGroup {
 }
 
 /// What a holder contributed to a label, so that a retry gives identical bytes.
-pub struct LabelRecord {
+pub(crate) struct LabelRecord {
     /// Digest of the content that the label was used for.
     pub content: Digest,
     /// The public contribution to the mask seed.
@@ -67,7 +67,7 @@ pub struct LabelRecord {
 
 /// One collection.
 #[derive(Default)]
-pub struct CollectionRecord {
+pub(crate) struct CollectionRecord {
     policy: Option<Policy>,
     admitted: BTreeMap<SubjectId, TemplateDigest>,
     reserved: BTreeMap<SubjectId, SessionId>,
@@ -81,42 +81,42 @@ pub struct CollectionRecord {
 impl CollectionRecord {
     /// The rules.
     #[must_use]
-    pub fn policy(&self) -> Option<&Policy> {
+    pub(crate) fn policy(&self) -> Option<&Policy> {
         self.policy.as_ref()
     }
 
     /// The admitted template of a subject.
     #[must_use]
-    pub fn template_of(&self, subject: &SubjectId) -> Option<&TemplateDigest> {
+    pub(crate) fn template_of(&self, subject: &SubjectId) -> Option<&TemplateDigest> {
         self.admitted.get(subject)
     }
 
     /// Live groups by ascending id.
-    pub fn live_groups(&self) -> impl Iterator<Item = &Arc<RegisteredGroup>> {
+    pub(crate) fn live_groups(&self) -> impl Iterator<Item = &Arc<RegisteredGroup>> {
         self.live.values()
     }
 
     /// A live group.
     #[must_use]
-    pub fn live_group(&self, group: GroupId) -> Option<&Arc<RegisteredGroup>> {
+    pub(crate) fn live_group(&self, group: GroupId) -> Option<&Arc<RegisteredGroup>> {
         self.live.get(&group)
     }
 
     /// The live group that a template is a member of.
     #[must_use]
-    pub fn group_of(&self, digest: &TemplateDigest) -> Option<GroupId> {
+    pub(crate) fn group_of(&self, digest: &TemplateDigest) -> Option<GroupId> {
         self.located.get(digest).copied()
     }
 
     /// Whether a revision was revoked.
     #[must_use]
-    pub fn is_revoked(&self, group: GroupId, revision: Revision) -> bool {
+    pub(crate) fn is_revoked(&self, group: GroupId, revision: Revision) -> bool {
         self.revoked.contains(&(group, revision))
     }
 
     /// Whether a template was erased.
     #[must_use]
-    pub fn is_tombstoned(&self, digest: &TemplateDigest) -> bool {
+    pub(crate) fn is_tombstoned(&self, digest: &TemplateDigest) -> bool {
         self.tombstones.contains(digest)
     }
 
@@ -124,7 +124,7 @@ impl CollectionRecord {
     ///
     /// # Errors
     /// [`HolderError::AlreadyEnrolled`] if it is enrolled or reserved by another session.
-    pub fn reserve(&mut self, subject: &SubjectId, session: SessionId) -> Result<(), HolderError> {
+    pub(crate) fn reserve(&mut self, subject: &SubjectId, session: SessionId) -> Result<(), HolderError> {
         if self.admitted.contains_key(subject) || self.reserved.contains_key(subject) {
             return Err(HolderError::AlreadyEnrolled(subject.clone()));
         }
@@ -133,12 +133,12 @@ impl CollectionRecord {
     }
 
     /// Drops every reservation of a session.
-    pub fn release(&mut self, session: SessionId) {
+    pub(crate) fn release(&mut self, session: SessionId) {
         self.reserved.retain(|_, holder| *holder != session);
     }
 
     /// Admits a template under a reservation.
-    pub fn admit(&mut self, subject: SubjectId, digest: TemplateDigest) {
+    pub(crate) fn admit(&mut self, subject: SubjectId, digest: TemplateDigest) {
         self.reserved.remove(&subject);
         self.admitted.insert(subject, digest);
     }
@@ -147,7 +147,7 @@ impl CollectionRecord {
     ///
     /// # Errors
     /// [`HolderError::UnknownSubject`].
-    pub fn erase(&mut self, subject: &SubjectId) -> Result<(TemplateDigest, Option<GroupId>), HolderError> {
+    pub(crate) fn erase(&mut self, subject: &SubjectId) -> Result<(TemplateDigest, Option<GroupId>), HolderError> {
         let digest = self.admitted.remove(subject).ok_or_else(|| HolderError::UnknownSubject(subject.clone()))?;
         self.tombstones.insert(digest);
         Ok((digest, self.located.get(&digest).copied()))
@@ -158,7 +158,7 @@ impl CollectionRecord {
     /// # Errors
     /// [`HolderError::LabelReused`] for other content or a revision below one that was used;
     /// [`HolderError::RevokedRevision`] for a revision that was revoked.
-    pub fn label(
+    pub(crate) fn label(
         &mut self,
         group: GroupId,
         revision: Revision,
@@ -184,7 +184,7 @@ impl CollectionRecord {
     ///
     /// # Errors
     /// [`HolderError::LabelReused`] if the label led to other masks before: a peer changed its contribution.
-    pub fn fix_masks(&mut self, group: GroupId, revision: Revision, masks: MaskSeed) -> Result<(), HolderError> {
+    pub(crate) fn fix_masks(&mut self, group: GroupId, revision: Revision, masks: MaskSeed) -> Result<(), HolderError> {
         match self.labels.get_mut(&(group, revision)) {
             Some(record) if record.masks.is_none_or(|known| known == masks) => {
                 record.masks = Some(masks);
@@ -195,7 +195,7 @@ impl CollectionRecord {
     }
 
     /// Makes a revision live and revokes what it replaces.
-    pub fn commit(&mut self, built: RegisteredGroup, replaces: &[GroupId]) {
+    pub(crate) fn commit(&mut self, built: RegisteredGroup, replaces: &[GroupId]) {
         let group = built.group;
         for old in replaces.iter().chain([&group]) {
             if let Some(gone) = self.live.remove(old) {
@@ -210,7 +210,7 @@ impl CollectionRecord {
     }
 
     /// Revokes a group without a successor: its last member was erased.
-    pub fn revoke(&mut self, group: GroupId) {
+    pub(crate) fn revoke(&mut self, group: GroupId) {
         if let Some(gone) = self.live.remove(&group) {
             self.revoked.insert((gone.group, gone.revision));
             self.located.retain(|_, place| *place != group);
@@ -218,13 +218,16 @@ impl CollectionRecord {
     }
 
     /// Members of a group that are still enrolled.
-    pub fn enrolled_members<'a>(&'a self, group: &'a RegisteredGroup) -> impl Iterator<Item = &'a RegisteredMember> {
+    pub(crate) fn enrolled_members<'a>(
+        &'a self,
+        group: &'a RegisteredGroup,
+    ) -> impl Iterator<Item = &'a RegisteredMember> {
         group.members.iter().filter(|m| self.admitted.get(&m.subject) == Some(&m.digest))
     }
 
     /// A digest of everything that decides what a query sees: the holders compare it.
     #[must_use]
-    pub fn view_digest(&self) -> Digest {
+    pub(crate) fn view_digest(&self) -> Digest {
         let mut hasher = Hasher::new("veilmatch/registry/view");
         if let Some(bytes) = self.policy.as_ref().and_then(|p| borsh::to_vec(p).ok()) {
             hasher.field(&bytes);
@@ -241,7 +244,7 @@ impl CollectionRecord {
 
 /// Everything a holder remembers but its keys.
 #[derive(Default)]
-pub struct Registry {
+pub(crate) struct Registry {
     clients: BTreeMap<ClientId, ClientVerifyingKey>,
     collections: BTreeMap<CollectionId, CollectionRecord>,
     nonces: BTreeMap<(ClientId, [u8; 16]), Timestamp>,
@@ -250,12 +253,12 @@ pub struct Registry {
 
 impl Registry {
     /// Registers a client's public key.
-    pub fn register_client(&mut self, client: ClientId, key: ClientVerifyingKey) {
+    pub(crate) fn register_client(&mut self, client: ClientId, key: ClientVerifyingKey) {
         self.clients.insert(client, key);
     }
 
     /// Creates a collection or changes its policy.
-    pub fn set_policy(&mut self, collection: CollectionId, policy: Policy) {
+    pub(crate) fn set_policy(&mut self, collection: CollectionId, policy: Policy) {
         self.collections.entry(collection).or_default().policy = Some(policy);
     }
 
@@ -263,7 +266,7 @@ impl Registry {
     ///
     /// # Errors
     /// [`HolderError::UnknownClient`].
-    pub fn client(&self, client: &ClientId) -> Result<&ClientVerifyingKey, HolderError> {
+    pub(crate) fn client(&self, client: &ClientId) -> Result<&ClientVerifyingKey, HolderError> {
         self.clients.get(client).ok_or_else(|| HolderError::UnknownClient(client.clone()))
     }
 
@@ -271,7 +274,7 @@ impl Registry {
     ///
     /// # Errors
     /// [`HolderError::UnknownCollection`].
-    pub fn collection(&self, collection: &CollectionId) -> Result<&CollectionRecord, HolderError> {
+    pub(crate) fn collection(&self, collection: &CollectionId) -> Result<&CollectionRecord, HolderError> {
         self.collections.get(collection).ok_or_else(|| HolderError::UnknownCollection(collection.clone()))
     }
 
@@ -279,12 +282,12 @@ impl Registry {
     ///
     /// # Errors
     /// [`HolderError::UnknownCollection`].
-    pub fn collection_mut(&mut self, collection: &CollectionId) -> Result<&mut CollectionRecord, HolderError> {
+    pub(crate) fn collection_mut(&mut self, collection: &CollectionId) -> Result<&mut CollectionRecord, HolderError> {
         self.collections.get_mut(collection).ok_or_else(|| HolderError::UnknownCollection(collection.clone()))
     }
 
     /// All collections.
-    pub fn collections(&self) -> impl Iterator<Item = (&CollectionId, &CollectionRecord)> {
+    pub(crate) fn collections(&self) -> impl Iterator<Item = (&CollectionId, &CollectionRecord)> {
         self.collections.iter()
     }
 
@@ -292,7 +295,7 @@ impl Registry {
     ///
     /// # Errors
     /// Unknown client or collection, wrong signature, wrong dimension.
-    pub fn check_sealed(&self, sealed: &SealedTemplate) -> Result<(), HolderError> {
+    pub(crate) fn check_sealed(&self, sealed: &SealedTemplate) -> Result<(), HolderError> {
         let associated: &Associated = sealed.associated();
         sealed.verify(self.client(&associated.client)?)?;
         let policy = self.collection(&associated.collection)?.policy();
@@ -307,7 +310,7 @@ impl Registry {
     ///
     /// # Errors
     /// [`HolderError::Expired`], [`HolderError::Replayed`].
-    pub fn check_fresh(
+    pub(crate) fn check_fresh(
         &self,
         client: &ClientId,
         nonce: &[u8; 16],
@@ -324,13 +327,13 @@ impl Registry {
     }
 
     /// Uses up a nonce; forgets those whose requests have expired anyway.
-    pub fn use_nonce(&mut self, client: &ClientId, nonce: &[u8; 16], expires: Timestamp, now: Timestamp) {
+    pub(crate) fn use_nonce(&mut self, client: &ClientId, nonce: &[u8; 16], expires: Timestamp, now: Timestamp) {
         self.nonces.retain(|_, expiry| *expiry >= now);
         self.nonces.insert((client.clone(), *nonce), expires);
     }
 
     /// Drops every reservation of a session.
-    pub fn release(&mut self, session: SessionId) {
+    pub(crate) fn release(&mut self, session: SessionId) {
         for record in self.collections.values_mut() {
             record.release(session);
         }
@@ -340,7 +343,11 @@ impl Registry {
     ///
     /// # Errors
     /// [`HolderError::UnknownCollection`].
-    pub fn drop_empty_group(&mut self, collection: &CollectionId, group: Option<GroupId>) -> Result<(), HolderError> {
+    pub(crate) fn drop_empty_group(
+        &mut self,
+        collection: &CollectionId,
+        group: Option<GroupId>,
+    ) -> Result<(), HolderError> {
         let record = self.collection_mut(collection)?;
         let empty = group
             .and_then(|g| record.live_group(g))
@@ -353,13 +360,13 @@ impl Registry {
     }
 
     /// Marks a query session as ended, whether it gave its decision or failed.
-    pub fn spend(&mut self, session: SessionId) {
+    pub(crate) fn spend(&mut self, session: SessionId) {
         self.spent.insert(session);
     }
 
     /// Whether a query session has ended.
     #[must_use]
-    pub fn is_spent(&self, session: &SessionId) -> bool {
+    pub(crate) fn is_spent(&self, session: &SessionId) -> bool {
         self.spent.contains(session)
     }
 
@@ -367,7 +374,7 @@ impl Registry {
     ///
     /// # Errors
     /// The reason that the order cannot be built.
-    pub fn check_order(
+    pub(crate) fn check_order(
         &self,
         parameters: &Parameters,
         order: &BuildOrder,

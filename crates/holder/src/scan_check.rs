@@ -11,14 +11,14 @@ use veilmatch_kernels::{Accumulator, Ring};
 use veilmatch_secret::{Label, Seed};
 
 /// κ, the number of independent check vectors.
-pub const CHECKS: usize = 2;
+pub(crate) const CHECKS: usize = 2;
 
 /// One check vector of a group, or the sum of those of several groups: J polynomials, transformed.
-pub type CheckVector = Vec<u32>;
+pub(crate) type CheckVector = Vec<u32>;
 
 /// ρ_{g,k} of check `check` for k = 0..r, uniform modulo q.
 #[must_use]
-pub fn coefficients(parameters: &Parameters, seed: &Seed, check: usize, layout: Layout) -> Vec<u32> {
+pub(crate) fn coefficients(parameters: &Parameters, seed: &Seed, check: usize, layout: Layout) -> Vec<u32> {
     let mut stream = seed.stream(&Label::new("veilmatch/check/rho").number(check as u64));
     let mut values = uniform_polynomial(parameters, &mut stream);
     values.truncate(layout.rank());
@@ -27,7 +27,7 @@ pub fn coefficients(parameters: &Parameters, seed: &Seed, check: usize, layout: 
 
 /// Σ_k ρ_k·b_{j,k} over the bodies of one part (or of the whole group) for every block j.
 #[must_use]
-pub fn combine_bodies(
+pub(crate) fn combine_bodies(
     parameters: &Parameters,
     ring: &Ring,
     layout: Layout,
@@ -48,7 +48,7 @@ pub fn combine_bodies(
 }
 
 /// Adds Σ_k ρ_k·x_k to `sum` for polynomials x_k (or their picked coefficients) laid out one after the other.
-pub fn combine_sums(ring: &Ring, rho: &[u32], polynomials: &[u32], sum: &mut [u32]) {
+pub(crate) fn combine_sums(ring: &Ring, rho: &[u32], polynomials: &[u32], sum: &mut [u32]) {
     let length = sum.len();
     for (polynomial, &r) in polynomials.chunks_exact(length).zip(rho) {
         ring.multiply_accumulate(sum, polynomial, &vec![r; length]);
@@ -57,7 +57,7 @@ pub fn combine_sums(ring: &Ring, rho: &[u32], polynomials: &[u32], sum: &mut [u3
 
 /// Σ_j p_j·C_j for a probe's masks or bodies and the sum of the check vectors of its groups; transformed.
 #[must_use]
-pub fn expected(ring: &Ring, probe: &[u32], check: &[u32]) -> Vec<u32> {
+pub(crate) fn expected(ring: &Ring, probe: &[u32], check: &[u32]) -> Vec<u32> {
     let n = ring.degree();
     let mut sum = Accumulator::new(n);
     for (p, c) in probe.chunks_exact(n).zip(check.chunks_exact(n)) {

@@ -21,7 +21,7 @@ use crate::registry::RegisteredGroup;
 use crate::scan_check::{CHECKS, coefficients, combine_sums, expected};
 
 /// The matcher's sums over one group, decoded.
-pub struct DecodedSums {
+pub(crate) struct DecodedSums {
     /// A_k, r·N residues, transformed.
     pub masks: Vec<u32>,
     /// B_k at the coefficients βt, r·N/β residues.
@@ -32,7 +32,11 @@ pub struct DecodedSums {
 ///
 /// # Errors
 /// [`HolderError::BadSums`] on another length or values that are not residues.
-pub fn decode_sums(parameters: &Parameters, layout: Layout, sums: &GroupSums) -> Result<DecodedSums, HolderError> {
+pub(crate) fn decode_sums(
+    parameters: &Parameters,
+    layout: Layout,
+    sums: &GroupSums,
+) -> Result<DecodedSums, HolderError> {
     let bad = |_| HolderError::BadSums { what: "not the expected number of residues" };
     Ok(DecodedSums {
         masks: decode_polynomials(parameters, &sums.masks, layout.rank()).map_err(bad)?,
@@ -44,7 +48,7 @@ pub fn decode_sums(parameters: &Parameters, layout: Layout, sums: &GroupSums) ->
 ///
 /// # Errors
 /// [`HolderError::ScanCheck`] if anything was changed, swapped or left out.
-pub fn check_sums(
+pub(crate) fn check_sums(
     parameters: &Parameters,
     ring: &Ring,
     layout: Layout,
@@ -74,7 +78,7 @@ pub fn check_sums(
 /// This holder's additive shares of the scores of the chosen slots of one group, on the decision torus, with the
 /// threshold subtracted (at K_0): one value below 2^w per slot, in the order of `slots`.
 #[expect(clippy::too_many_arguments, reason = "every input of a local computation, named at the call")]
-pub fn score_shares(
+pub(crate) fn score_shares(
     party: Party,
     parameters: &Parameters,
     ring: &Ring,

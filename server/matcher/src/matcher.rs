@@ -150,11 +150,11 @@ impl Matcher {
     pub fn receive(&mut self, from: Sender, bytes: &[u8]) -> Vec<Outbound> {
         match from {
             Sender::Client(request) => {
-                if let Err(error) = self.from_client(request, bytes) {
+                if let Err(error) = self.hear_client(request, bytes) {
                     self.shared.answer(request, &ClientAnswer::Refused(error.refusal()));
                 }
             }
-            Sender::Holder(party) => self.from_holder(party, bytes),
+            Sender::Holder(party) => self.hear_holder(party, bytes),
         }
         self.start_waiting();
         std::mem::take(&mut self.shared.outbox)
@@ -175,7 +175,7 @@ impl Matcher {
         std::mem::take(&mut self.shared.outbox)
     }
 
-    fn from_client(&mut self, request: RequestId, bytes: &[u8]) -> Result<(), MatcherError> {
+    fn hear_client(&mut self, request: RequestId, bytes: &[u8]) -> Result<(), MatcherError> {
         match borsh::from_slice(bytes).map_err(|_| MatcherError::MalformedRequest)? {
             ClientRequest::Enroll { collection, templates, more_follows } => {
                 self.waiting.push_back((request, Job::Enroll { collection, templates, more_follows }));
@@ -203,7 +203,7 @@ impl Matcher {
         }
     }
 
-    fn from_holder(&mut self, party: Party, bytes: &[u8]) {
+    fn hear_holder(&mut self, party: Party, bytes: &[u8]) {
         // A message that cannot be read names no session: what waits for it runs into its deadline.
         let Ok(message) = borsh::from_slice::<FromHolder>(bytes) else { return };
         match message {
