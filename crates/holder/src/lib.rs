@@ -41,6 +41,8 @@ pub mod unseal;
 
 #[cfg(test)]
 mod conformance;
+#[cfg(test)]
+mod reference;
 
 pub use audit::{AuditEntry, AuditEvent, AuditLog};
 pub use error::{HolderError, Speaker};

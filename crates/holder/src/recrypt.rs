@@ -57,7 +57,7 @@ fn centred_binomial(parameters: &Parameters, ring: &Ring, stream: &mut Stream) -
 }
 
 /// b = a·s^(i) + e + M for one polynomial: `message` and `error` are coefficients, `mask` and `secret` transformed.
-fn encrypt(ring: &Ring, mask: &[u32], secret: &[u32], mut message: Vec<u32>, error: &[u32]) -> Vec<u32> {
+pub(crate) fn encrypt(ring: &Ring, mask: &[u32], secret: &[u32], mut message: Vec<u32>, error: &[u32]) -> Vec<u32> {
     ring.add_assign(&mut message, error);
     ring.forward(&mut message);
     ring.multiply_accumulate(&mut message, mask, secret);
