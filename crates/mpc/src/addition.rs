@@ -109,7 +109,8 @@ mod tests {
         let mut stream = Stream::public([width as u8; 32]);
         [0, 1, 2, top - 1, top, top + 1, 2 * top - 1]
             .into_iter()
-            .chain((0..count).map(|_| stream.next_u64() & (2 * top - 1)))
+            .chain((0..count).map(|_| stream.next_u64()))
+            .map(|value| value & (2 * top - 1))
             .collect()
     }
 

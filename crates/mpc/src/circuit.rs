@@ -47,10 +47,8 @@ pub(crate) enum Gate {
     Mask(Wire, Arc<Lanes>),
     /// Lanes from a place on, padded with 0.
     Slice(Wire, usize),
-    /// Lanes picked by a public table.
-    Gather(Wire, Arc<[u32]>),
-    /// Parity of every group of 2^log neighbouring lanes.
-    Parities(Wire, u32),
+    /// Every second lane, from lane 0 or 1 on.
+    EverySecond(Wire, usize),
     Concat(Vec<Wire>),
 }
 
@@ -62,9 +60,7 @@ impl Gate {
                 visit(*a);
                 visit(*b);
             }
-            Self::Flip(a, _) | Self::Mask(a, _) | Self::Slice(a, _) | Self::Gather(a, _) | Self::Parities(a, _) => {
-                visit(*a);
-            }
+            Self::Flip(a, _) | Self::Mask(a, _) | Self::Slice(a, _) | Self::EverySecond(a, _) => visit(*a),
             Self::Concat(all) => all.iter().copied().for_each(visit),
         }
     }
@@ -185,15 +181,10 @@ impl CircuitBuilder {
         if from == 0 && len == self.lanes(a) { a } else { self.push(Gate::Slice(a, from), len) }
     }
 
-    /// Lane i is lane `table[i]` of a; an entry beyond the end gives 0.
-    pub fn gather(&mut self, a: Wire, table: &Arc<[u32]>) -> Wire {
-        self.push(Gate::Gather(a, Arc::clone(table)), table.len())
-    }
-
-    /// Lane g is the parity of lanes g·2^log .. (g+1)·2^log of a.
-    pub fn parities(&mut self, a: Wire, log: u32) -> Wire {
-        let lanes = (0..log).fold(self.lanes(a), |lanes, _| lanes.div_ceil(2));
-        self.push(Gate::Parities(a, log), lanes)
+    /// The lanes at even places, and those at odd places.
+    pub fn halves(&mut self, a: Wire) -> (Wire, Wire) {
+        let lanes = self.lanes(a);
+        (self.push(Gate::EverySecond(a, 0), lanes.div_ceil(2)), self.push(Gate::EverySecond(a, 1), lanes / 2))
     }
 
     /// The lanes of all wires one behind the other.
@@ -354,8 +345,7 @@ impl Circuit {
                 result
             }
             Gate::Slice(a, from) => fetch(*a)?.slice(*from, node.lanes),
-            Gate::Gather(a, table) => fetch(*a)?.gather(table),
-            Gate::Parities(a, log) => fetch(*a)?.parities(*log),
+            Gate::EverySecond(a, first) => fetch(*a)?.every_second(*first),
             Gate::Concat(wires) => {
                 let mut result = Lanes::with_capacity(node.lanes);
                 for part in wires {

@@ -2,6 +2,21 @@
 //!
 //! Who sees what: the answer alone is opened. `list` opens "too many" first and, only if that bit is 0, the slots;
 //! `best` opens whether somebody is at or above the threshold and the place of the highest. No score is opened.
+//!
+//! Cost: AND gates over all lanes (each is one bit from each holder to one other) and rounds of messages, with every
+//! stage opened; `list` at a cap of 10. The input takes 16 bits per lane more from K_1, K_2 and K_0. `best` waits
+//! ⌈log₂ 16⌉ + 2 rounds for each round of its tournament.
+//!
+//! | w = 16 | `any` | `list` | `best` |
+//! |---|---|---|---|
+//! | 1 slot | 39, 8 rounds | 39, 9 rounds | 39, 8 rounds |
+//! | 1,000 slots | 39,999, 18 rounds | 40,003, 19 rounds | 131,041, 69 rounds |
+//! | 20,000 slots | 799,999, 23 rounds | 800,009, 24 rounds | 2,620,316, 99 rounds |
+//! | 1,000 slots, w = 20 | 50,999, 19 rounds | 51,003, 20 rounds | 168,052, 80 rounds |
+//!
+//! The cap of `list` binds honest holders: the flag "too many" is a result like any other, so a holder that deviates
+//! inside the comparison can spoil it, and then the slots are opened (to the holders) although they are too many;
+//! [`read_answer`] refuses them. A comparison secure against such a holder is later work (DESIGN 5).
 
 use crate::addition::{sign_of_sum, sum_bits};
 use crate::circuit::{Circuit, CircuitBuilder, Wire};
@@ -20,7 +35,7 @@ pub enum Question {
         /// The cap.
         max: u16,
     },
-    /// Which is the highest of those that are?
+    /// Which is the highest of those that are? Of equals, the lowest slot.
     Best,
 }
 

@@ -153,7 +153,8 @@ impl Evaluation {
         Ok((evaluation, progress))
     }
 
-    /// Takes a peer's message. Early ones are kept; a second one with the same number is refused.
+    /// Takes a peer's message. Early ones are kept; a second one with the same number is refused, and so is any after
+    /// the end (that of a stage which was not opened, say).
     ///
     /// # Errors
     /// [`ProtocolError`] naming the sender; after an error nothing is opened any more.
@@ -207,7 +208,8 @@ impl Evaluation {
     /// The highest step number that this evaluation can use.
     #[must_use]
     pub fn last_step(&self) -> u32 {
-        self.first_step + self.circuit.rounds() as u32
+        // There are at least two rounds, and `start` has checked that the sum does not overflow.
+        self.first_step + (self.circuit.rounds() as u32).saturating_sub(1)
     }
 
     fn unless_failed(&self) -> Result<(), ProtocolError> {
@@ -259,6 +261,9 @@ impl Evaluation {
         let expected = self.expected_bytes(from, relative).ok_or(ProtocolError::Unexpected { from, step })?;
         if !self.seen.insert((step, from)) {
             return Err(ProtocolError::Repeated { from });
+        }
+        if self.at == At::Done {
+            return Err(ProtocolError::Unexpected { from, step });
         }
         match payload.len().cmp(&expected) {
             std::cmp::Ordering::Less => return Err(ProtocolError::Truncated { from }),
@@ -354,15 +359,7 @@ impl Evaluation {
                 let theirs = self.decode_inputs(&bytes, Party::K1)?;
                 let sum = Zeroizing::new(self.add_inputs(&theirs));
                 let mask = self.deal_mask(&self.seeds.own);
-                let dealt: Vec<Lanes> = self
-                    .planes(&sum)
-                    .into_iter()
-                    .zip(&mask)
-                    .map(|(mut plane, mask)| {
-                        plane.xor_with(mask);
-                        plane
-                    })
-                    .collect();
+                let dealt = self.dealt_planes(&sum, &mask);
                 let mut payload = Lanes::with_capacity(self.circuit.input_bits());
                 dealt.iter().for_each(|plane| payload.append(plane));
                 send.push(self.outgoing(Party::K1, 1, payload.to_bytes()));
@@ -387,6 +384,13 @@ impl Evaluation {
             }
         }
         Ok(true)
+    }
+
+    /// The bits of u_0 + u_1 ⊕ the mask. The mask is an argument so that a test can show what it protects.
+    fn dealt_planes(&self, sum: &[u64], mask: &[Lanes]) -> Vec<Lanes> {
+        let mut planes = self.planes(sum);
+        planes.iter_mut().zip(mask).for_each(|(plane, mask)| plane.xor_with(mask));
+        planes
     }
 
     /// u_0 + u_1 modulo 2^w.
@@ -570,4 +574,8 @@ fn mask_inputs(circuit: &Circuit, inputs: &mut [u64], zeros: &[u64]) {
 }
 
 #[cfg(test)]
+mod faults;
+#[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod views;

@@ -166,27 +166,16 @@ impl Lanes {
         self.words.truncate(self.len.div_ceil(WORD));
     }
 
-    /// Lane i of the result is lane `table[i]`; an entry beyond the end gives 0.
-    #[must_use]
-    pub fn gather(&self, table: &[u32]) -> Lanes {
-        Self::from_fn(table.len(), |lane| table.get(lane).is_some_and(|&source| self.get(source as usize)))
-    }
-
-    /// Lane g of the result is the parity of the lanes g·2^log .. (g+1)·2^log; the last group may be short.
-    #[must_use]
-    pub fn parities(&self, log: u32) -> Lanes {
-        (0..log).fold(self.clone(), |lanes, _| lanes.parities_of_pairs())
-    }
-
-    fn parities_of_pairs(&self) -> Lanes {
-        let len = self.len.div_ceil(2);
-        let half = |word: u64| even_bits(word ^ word >> 1);
+    /// Every second lane, from lane `first` (0 or 1) on: lane i of the result is lane 2·i + `first`.
+    pub(crate) fn every_second(&self, first: usize) -> Lanes {
+        let len = (self.len + 1).saturating_sub(first) / 2;
         let mut words: Vec<u64> = Vec::with_capacity(len.div_ceil(WORD));
-        words.extend(self.words.chunks(2).map(|pair| match *pair {
-            [low, high] => half(low) | half(high) << 32,
-            [low] => half(low),
-            _ => 0,
-        }));
+        words.extend(
+            self.words.chunks(2).map(|pair| {
+                pair.iter().rev().fold(0, |word, half| word << (WORD / 2) | even_bits(half >> (first & 1)))
+            }),
+        );
+        words.truncate(len.div_ceil(WORD));
         Self { words, len }
     }
 
@@ -216,14 +205,6 @@ impl Lanes {
         Some(Self { words, len })
     }
 
-    pub(crate) fn words(&self) -> &[u64] {
-        &self.words
-    }
-
-    pub(crate) fn from_words(words: Vec<u64>, len: usize) -> Self {
-        Self { words, len }.trimmed()
-    }
-
     fn trimmed(mut self) -> Self {
         self.trim();
         self
@@ -239,7 +220,7 @@ impl Lanes {
     }
 }
 
-/// The bits at even places, moved together.
+/// The bits at even places, moved together (Warren, Hacker's Delight, section 7-4).
 fn even_bits(word: u64) -> u64 {
     let mut x = word & 0x5555_5555_5555_5555;
     x = (x | x >> 1) & 0x3333_3333_3333_3333;
@@ -313,7 +294,7 @@ mod tests {
 
     #[test]
     fn slices_appends_and_bytes_agree_with_single_lanes() {
-        for len in [0, 1, 7, 8, 63, 64, 65, 128, 130, 300] {
+        for len in [0, 1, 2, 7, 8, 63, 64, 65, 127, 128, 129, 130, 191, 192, 193, 300] {
             let lanes = pattern(len, 1);
             for from in [0, 1, 5, 63, 64, 70, 128, 299, 400] {
                 for count in [0, 1, 10, 64, 65, 200] {
@@ -329,12 +310,9 @@ mod tests {
             }
             assert_eq!(Lanes::from_bytes(&lanes.to_bytes(), len).as_ref(), Some(&lanes));
             assert!(Lanes::from_bytes(&lanes.to_bytes(), len + 8).is_none());
-            for log in 0..5 {
-                let groups = len.div_ceil(1 << log);
-                let expected = Lanes::from_fn(groups, |g| {
-                    (0..1usize << log).filter(|s| lanes.get((g << log) + s)).count() % 2 == 1
-                });
-                assert_eq!(lanes.parities(log), expected);
+            for first in [0, 1] {
+                let count = (0..len).filter(|lane| lane % 2 == first).count();
+                assert_eq!(lanes.every_second(first), Lanes::from_fn(count, |lane| lanes.get(2 * lane + first)));
             }
             assert_eq!(lanes.iter_ones().count(), lanes.count_ones());
         }

@@ -15,9 +15,11 @@
 //!
 //! What a holder that deviates can do: every message has one possible length and one sender, frames are
 //! authenticated, and whatever is opened arrives in two copies from two holders, so openings cannot be changed
-//! unnoticed. A wrong message *inside* the comparison (a wrong product share, a wrong input share) is not noticed: it
-//! can spoil a result, and it reveals no input, because everything that the deviating holder receives before the
-//! opening is masked by a seed that it does not have, whatever it sent before.
+//! unnoticed. A wrong message *inside* the comparison (a wrong product share, a wrong input share) is not noticed.
+//! Nothing that the deviating holder receives before the opening tells it anything, because all of it is masked by a
+//! seed that it does not have, whatever it sent before. But the result that is then opened may be a wrong one: the
+//! answer of another threshold, say, or the slots beyond the cap of a list. So a holder that deviates can spoil a
+//! decision and bend what its one opening asks, not read scores.
 //!
 //! Shares are wiped when they are dropped. Not wiped: payloads that were handed to the network, registers, and
 //! copies that the compiler spills to the stack.
@@ -45,6 +47,8 @@ mod link;
 mod network;
 mod norm;
 mod sharing;
+#[cfg(test)]
+mod testing;
 mod tournament;
 
 pub use circuit::{Circuit, CircuitBuilder, Operands, Wire};

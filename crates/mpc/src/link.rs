@@ -2,7 +2,7 @@
 //!
 //! The tag is keyed BLAKE3 under a key of the pair, over session, step, sender, receiver and payload. It guards against
 //! alteration, misattribution and mixing of sessions on the way; secrecy on the way is the transport's (mTLS). Frames
-//! that come early wait in an [`Inbox`] of bounded size.
+//! that come early wait in an [`Inbox`] with bounded room for each sender.
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,10 +17,10 @@ const TAG: usize = 32;
 /// Bytes that a frame adds to its payload: session, step, sender, receiver, length, tag.
 pub const FRAME_OVERHEAD: usize = 32 + 4 + 1 + 1 + 4 + TAG;
 
-/// Frames of one session that may wait.
+/// Frames of one sender that may wait in a session. Counted per sender: one that floods must not get the other refused.
 const MAX_WAITING_FRAMES: usize = 256;
-/// Bytes of one session that may wait.
-const MAX_WAITING_BYTES: usize = 256 << 20;
+/// Bytes of one sender that may wait in a session.
+const MAX_WAITING_BYTES: usize = 128 << 20;
 
 /// A message between two holders.
 #[derive(Clone, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
@@ -97,26 +97,32 @@ impl Links {
     }
 }
 
+#[derive(Clone, Copy, Debug, Default)]
+struct Room {
+    frames: usize,
+    bytes: usize,
+}
+
 /// The frames of one session that have come but are not needed yet.
 #[derive(Debug)]
 pub struct Inbox {
     session: SessionId,
     waiting: BTreeMap<(u32, Party), Vec<u8>>,
     seen: BTreeSet<(u32, Party)>,
-    bytes: usize,
+    used: BTreeMap<Party, Room>,
 }
 
 impl Inbox {
     /// Empty.
     #[must_use]
     pub fn new(session: SessionId) -> Self {
-        Self { session, waiting: BTreeMap::new(), seen: BTreeSet::new(), bytes: 0 }
+        Self { session, waiting: BTreeMap::new(), seen: BTreeSet::new(), used: BTreeMap::new() }
     }
 
     /// Keeps a frame.
     ///
     /// # Errors
-    /// [`ProtocolError`] if it is of another session, comes for a second time, or there is no room.
+    /// [`ProtocolError`] if it is of another session, comes for a second time, or its sender's room is full.
     pub fn insert(&mut self, frame: Frame) -> Result<(), ProtocolError> {
         let (from, step) = (frame.from, frame.step);
         if frame.session != self.session {
@@ -125,12 +131,13 @@ impl Inbox {
         if self.seen.contains(&(step, from)) {
             return Err(ProtocolError::Repeated { from });
         }
-        let bytes = self.bytes + frame.payload.len();
-        if self.waiting.len() >= MAX_WAITING_FRAMES || bytes > MAX_WAITING_BYTES {
+        let used = self.used.entry(from).or_default();
+        let bytes = used.bytes.saturating_add(frame.payload.len());
+        if used.frames >= MAX_WAITING_FRAMES || bytes > MAX_WAITING_BYTES {
             return Err(ProtocolError::TooFarAhead { from, step });
         }
+        *used = Room { frames: used.frames + 1, bytes };
         self.seen.insert((step, from));
-        self.bytes = bytes;
         self.waiting.insert((step, from), frame.payload);
         Ok(())
     }
@@ -138,7 +145,10 @@ impl Inbox {
     /// Takes the message that `from` sent with this number, if it has come.
     pub fn take(&mut self, from: Party, step: u32) -> Option<Vec<u8>> {
         let payload = self.waiting.remove(&(step, from))?;
-        self.bytes -= payload.len();
+        if let Some(used) = self.used.get_mut(&from) {
+            used.frames = used.frames.saturating_sub(1);
+            used.bytes = used.bytes.saturating_sub(payload.len());
+        }
         Some(payload)
     }
 }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Debug;
 
 /// A message on its way out of the network.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Delivery<A> {
     /// Who sent it, as the transport says.
     pub from: A,
@@ -18,6 +18,13 @@ pub struct Delivery<A> {
     pub bytes: Vec<u8>,
 }
 
+impl<A: Debug> Debug for Delivery<A> {
+    // Holders send each other seeds; the transport that keeps them secret is not part of this network.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Delivery({:?} to {:?}, {} bytes)", self.from, self.to, self.bytes.len())
+    }
+}
+
 /// What happens to a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FaultKind<A> {
@@ -25,7 +32,7 @@ pub enum FaultKind<A> {
     Lose,
     /// It arrives twice.
     Repeat,
-    /// It arrives after the next message on the same link.
+    /// It arrives after the next message on the same link that is not held back itself.
     Reorder,
     /// Its last bytes are missing.
     Truncate {
@@ -77,7 +84,7 @@ pub struct Traffic {
 #[derive(Debug)]
 pub struct Network<A: Copy + Ord + Debug> {
     queue: VecDeque<Delivery<A>>,
-    held: BTreeMap<(A, A), Delivery<A>>,
+    held: BTreeMap<(A, A), Vec<Delivery<A>>>,
     counts: BTreeMap<(A, A), usize>,
     faults: Vec<Fault<A>>,
     traffic: BTreeMap<A, Traffic>,
@@ -104,7 +111,7 @@ impl<A: Copy + Ord + Debug> Network<A> {
         Self::default()
     }
 
-    /// Adds a fault; messages are counted from now on.
+    /// Adds a fault. From now on the messages of its link are counted anew, for every fault on that link.
     pub fn inject(&mut self, fault: Fault<A>) {
         self.counts.insert((fault.from, fault.to), 0);
         self.faults.push(fault);
@@ -138,7 +145,7 @@ impl<A: Copy + Ord + Debug> Network<A> {
             Some(FaultKind::Lose) => return,
             Some(FaultKind::Repeat) => self.queue.push_back(delivery.clone()),
             Some(FaultKind::Reorder) => {
-                self.held.insert((from, to), delivery);
+                self.held.entry((from, to)).or_default().push(delivery);
                 return;
             }
             Some(FaultKind::Truncate { bytes }) => {
@@ -156,9 +163,7 @@ impl<A: Copy + Ord + Debug> Network<A> {
             None => {}
         }
         self.queue.push_back(delivery);
-        if let Some(held) = self.held.remove(&(from, to)) {
-            self.queue.push_back(held);
-        }
+        self.queue.extend(self.held.remove(&(from, to)).unwrap_or_default());
     }
 
     /// The next message, in order of sending. A message that is held back comes at the latest when nothing else is left.
@@ -166,7 +171,7 @@ impl<A: Copy + Ord + Debug> Network<A> {
         if self.queue.is_empty()
             && let Some((_, held)) = self.held.pop_first()
         {
-            self.queue.push_back(held);
+            self.queue.extend(held);
         }
         let delivery = self.queue.pop_front()?;
         self.traffic.entry(delivery.to).or_default().received += delivery.bytes.len() as u64;
@@ -182,3 +187,6 @@ impl<A: Copy + Ord + Debug> Network<A> {
         self.traffic.get(&address).copied().unwrap_or_default()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,6 +8,12 @@
 //!
 //! Squares are local: with x = x_0 + x_1 + x_2, K_i's share of x·y is x_i·y_i + x_i·y_{i+1} + x_{i+1}·y_i (DESIGN 3.1).
 //!
+//! Margin: rounding moves a coordinate by at most 1/2, so an honest Σ m² is off by at most S_c·√d + d/4, 1/81 of the
+//! 0.01·S_c² allowed at d = 1,024; a coordinate of a unit vector is at most S_c, and 0.01·S_c more is allowed.
+//!
+//! Cost: 133 AND gates per comparison and 2d+2 comparisons, then one OR: 137,483 gates for one vector at d = 512
+//! (17,419 at 64, 274,699 at 1,024) in 21 rounds (18, 22), for any number of vectors at once.
+//!
 //! Who sees what: the comparisons show nothing (see `evaluation`); one bit per vector is opened, "fits" or not.
 
 use veilmatch_domain::Party;
@@ -77,10 +83,12 @@ pub fn norm_circuit(templates: usize, dimension: usize) -> Circuit {
 }
 
 /// This holder's additive shares of the circuit's inputs; `parts[t]` are its two parts of vector t, each of the same
-/// number of values modulo 2^48. K_0 adds the public bounds.
+/// number of values modulo 2^48. K_0 adds the public bounds. A vector that is shorter than the longest is padded with
+/// 0, so that none has a coordinate that is not compared: with a circuit of a smaller dimension the number of inputs is
+/// refused.
 #[must_use]
 pub fn norm_inputs(party: Party, parts: &[(&[u64], &[u64])], bounds: &NormBounds) -> Vec<u64> {
-    let dimension = parts.first().map_or(0, |(own, _)| own.len());
+    let dimension = parts.iter().map(|(own, _)| own.len()).max().unwrap_or(0);
     let public = |value: u64| if party == Party::K0 { value } else { 0 };
     let mut inputs = Vec::with_capacity(rows(dimension) * parts.len());
     for j in 0..dimension {
