@@ -42,6 +42,7 @@ fn cipher(secret: &Seed, context: &Label) -> ChaCha20Poly1305 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use veilmatch_secret::os_entropy;
 
     #[test]
     fn opens_under_the_same_secret_and_context_alone() {
@@ -60,5 +61,26 @@ mod tests {
             altered[i] ^= 1;
             assert!(open(1, &context, &altered).is_err());
         }
+    }
+
+    /// The fresh secret by what it protects: whoever knows one of two messages computes the other, if both were sealed
+    /// under one secret, because the nonce is always zero.
+    #[test]
+    fn a_repeated_secret_would_give_a_message_away_and_a_fresh_one_does_not() {
+        let context = Label::new("test");
+        let (known, hidden) = ([0x5au8; 96], core::array::from_fn::<u8, 96, _>(|i| (i * i) as u8));
+        let attack = |first: Seed, second: Seed| -> u32 {
+            let (a, b) = (seal_once(first, &context, &known).unwrap(), seal_once(second, &context, &hidden).unwrap());
+            let guess = a.iter().zip(&b).zip(&known).map(|((a, b), known)| a ^ b ^ known);
+            guess.zip(&hidden).map(|(guess, hidden)| (!(guess ^ hidden)).count_ones()).sum()
+        };
+        let bits = 8 * hidden.len() as u32;
+        let once = Seed::random(&mut *os_entropy());
+        assert_eq!(attack(once.duplicate(), once), bits, "the attack must succeed, or it tests nothing");
+        let trials = 64;
+        let fresh = || Seed::random(&mut *os_entropy());
+        let right: u32 = (0..trials).map(|_| attack(fresh(), fresh())).sum();
+        let all = f64::from(trials * bits);
+        assert!((f64::from(right) - all / 2.0).abs() < 6.0 * all.sqrt() / 2.0, "{right} of {all} bits");
     }
 }

@@ -1,0 +1,16 @@
+//! Bytes of a client as a sealed template: read, checked, and canonical if they are read.
+#![no_main]
+
+use std::sync::OnceLock;
+
+use libfuzzer_sys::fuzz_target;
+use veilmatch_sealed::{ClientSigningKey, ClientVerifyingKey, SealedTemplate};
+
+static KEY: OnceLock<ClientVerifyingKey> = OnceLock::new();
+
+fuzz_target!(|data: &[u8]| {
+    let key = KEY.get_or_init(|| ClientSigningKey::from_bytes(&[9; 32]).verifying_key());
+    let Ok(sealed) = SealedTemplate::from_bytes(data) else { return };
+    assert_eq!(sealed.to_bytes(), data, "one template has one spelling");
+    assert!(sealed.verify(key).is_err(), "a signature was forged");
+});
