@@ -1,0 +1,195 @@
+//! The command line as types. Numbers are checked against their range here, so nothing behind has to.
+
+use clap::{Args, Parser, Subcommand};
+use std::ffi::OsString;
+use std::path::PathBuf;
+use veilmatch_domain::{Dimension, Threshold};
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  every decision outside the noise band equals the plaintext decision
+  1  a decision differs outside the band
+  2  bad input: arguments or files
+  3  a party refused or deviated, or the report could not be written";
+
+const DEMO_EXAMPLES: &str = "\
+Examples:
+  veilmatch demo
+  veilmatch demo --gallery 200 --dim 128 --probes 10
+  veilmatch demo --embeddings templates.npy --labels labels.csv --gallery 2000
+  veilmatch demo --json | python3 -m json.tool
+
+labels.csv has the columns `row,label`; rows count from 0. A person's first row
+is enrolled, the second is a mated probe; people who are not enrolled are
+non-mated probes.";
+
+const PAIRS_EXAMPLES: &str = "\
+Examples:
+  veilmatch eval pairs --embeddings templates.npy --pairs pairs.csv
+  veilmatch eval pairs --embeddings raw.npy --pairs pairs.csv --normalize --json
+
+pairs.csv has the columns `fold,a,b,same` or `a,b,same`: rows of the embeddings,
+counted from 0, and 0/1/true/false. Without folds, ten are made: the i-th mated
+and the i-th non-mated pair, in file order, go to fold i modulo 10.";
+
+/// Face matching in which probe and gallery stay encrypted.
+#[derive(Debug, Parser)]
+#[command(name = "veilmatch", version, after_help = EXIT_CODES)]
+pub struct Arguments {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Play the whole protocol in one process: ceremony, enrol, verify, identify, erase
+    ///
+    /// Every decision is compared with the plaintext one. Client, matcher and three key holders exchange serialised
+    /// bytes and nothing else.
+    #[command(after_help = DEMO_EXAMPLES)]
+    Demo(DemoArguments),
+    /// Measure accuracy, encrypted beside plaintext
+    Eval {
+        /// On what.
+        #[command(subcommand)]
+        what: Evaluation,
+    },
+}
+
+/// The evaluations.
+#[derive(Debug, Subcommand)]
+pub enum Evaluation {
+    /// Verification of labelled pairs as in LFW, with thresholds chosen on the other folds
+    #[command(after_help = PAIRS_EXAMPLES)]
+    Pairs(PairsArguments),
+}
+
+/// Arguments of `demo`.
+#[derive(Clone, Debug, Args)]
+pub struct DemoArguments {
+    /// How many people to enrol at most
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(2..=1_000_000))]
+    pub gallery: u32,
+    /// Dimension of the synthetic embeddings, 16 to 1024
+    #[arg(long, value_name = "D", default_value = "512", value_parser = dimension, conflicts_with = "embeddings")]
+    pub dim: Dimension,
+    /// Real embeddings: a matrix of float16 or float32, one unit vector per row
+    #[arg(long, value_name = "F.npy", requires = "labels")]
+    pub embeddings: Option<PathBuf>,
+    /// Who is in which row: columns `row,label`
+    #[arg(long, value_name = "F.csv", requires = "embeddings")]
+    pub labels: Option<PathBuf>,
+    /// Scale embeddings of any length to unit length instead of refusing them
+    #[arg(long, requires = "embeddings")]
+    pub normalize: bool,
+    /// How many enrolled people ask, and how many strangers
+    #[arg(long, value_name = "K", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub probes: u32,
+    /// Cosine from which two faces match, -0.9 to 0.9 (0.427: one false match in 10,000 on LFW)
+    #[arg(long, value_name = "T", default_value = "0.427", value_parser = threshold, allow_negative_numbers = true)]
+    pub threshold: Threshold,
+    /// Write one JSON object to standard output and nothing else
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `eval pairs`.
+#[derive(Clone, Debug, Args)]
+pub struct PairsArguments {
+    /// The embeddings: a matrix of float16 or float32, one unit vector per row
+    #[arg(long, value_name = "X.npy")]
+    pub embeddings: PathBuf,
+    /// The pairs: columns `fold,a,b,same` or `a,b,same`
+    #[arg(long, value_name = "pairs.csv")]
+    pub pairs: PathBuf,
+    /// Scale embeddings of any length to unit length instead of refusing them
+    #[arg(long)]
+    pub normalize: bool,
+    /// Write one JSON object to standard output and nothing else
+    #[arg(long)]
+    pub json: bool,
+}
+
+fn dimension(text: &str) -> Result<Dimension, String> {
+    let number: usize = text.parse().map_err(|_| String::from("not a whole number"))?;
+    Dimension::new(number).map_err(|e| e.to_string())
+}
+
+fn threshold(text: &str) -> Result<Threshold, String> {
+    let number: f64 = text.parse().map_err(|_| String::from("not a number"))?;
+    Threshold::new(number).map_err(|e| e.to_string())
+}
+
+/// Parses the arguments, the program's name first.
+///
+/// # Errors
+/// clap's, which is also how help and version come back.
+pub fn parse(arguments: &[OsString]) -> Result<Arguments, clap::Error> {
+    Arguments::try_parse_from(arguments)
+}
+
+/// Whether `--json` is among the arguments, even if the rest of them cannot be parsed.
+#[must_use]
+pub fn asks_for_json(arguments: &[OsString]) -> bool {
+    arguments.iter().skip(1).take_while(|a| *a != "--").any(|a| a == "--json")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn words(text: &str) -> Vec<OsString> {
+        text.split(' ').map(OsString::from).collect()
+    }
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn demo_has_the_documented_defaults() {
+        let Command::Demo(demo) = parse(&words("veilmatch demo")).unwrap().command else { panic!("not a demo") };
+        assert_eq!((demo.gallery, demo.dim.get(), demo.probes, demo.json), (1000, 512, 20, false));
+        assert!((demo.threshold.cosine() - 0.427).abs() < 1e-12);
+    }
+
+    #[test]
+    fn ranges_and_companions_are_checked() {
+        for bad in [
+            "veilmatch",
+            "veilmatch demo --dim 15",
+            "veilmatch demo --dim 1025",
+            "veilmatch demo --dim many",
+            "veilmatch demo --gallery 1",
+            "veilmatch demo --probes 0",
+            "veilmatch demo --threshold 0.95",
+            "veilmatch demo --threshold nan",
+            "veilmatch demo --embeddings a.npy",
+            "veilmatch demo --labels a.csv",
+            "veilmatch demo --embeddings a.npy --labels a.csv --dim 64",
+            "veilmatch eval",
+            "veilmatch eval pairs --embeddings a.npy",
+        ] {
+            assert_eq!(parse(&words(bad)).unwrap_err().exit_code(), 2, "{bad}");
+        }
+        for good in [
+            "veilmatch demo --dim 16",
+            "veilmatch demo --dim 1024 --threshold -0.2",
+            "veilmatch demo --embeddings a.npy --labels a.csv --normalize",
+            "veilmatch eval pairs --embeddings a.npy --pairs b.csv",
+        ] {
+            assert!(parse(&words(good)).is_ok(), "{good}");
+        }
+    }
+
+    #[test]
+    fn json_is_noticed_in_broken_command_lines() {
+        assert!(asks_for_json(&words("veilmatch demo --dim x --json")));
+        assert!(!asks_for_json(&words("veilmatch demo -- --json")));
+        assert!(!asks_for_json(&words("--json demo")));
+    }
+}

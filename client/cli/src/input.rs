@@ -1,0 +1,379 @@
+//! Files: embeddings, labels and pairs. Everything is checked here; errors name file and row, never a value.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{self, BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+use veilmatch_domain::{Embedding, EmbeddingError, Explain, Status};
+
+use crate::npy::{self, NpyError};
+
+/// Longest label in bytes.
+pub const MAX_LABEL: usize = 1024;
+/// Folds that are made where the file has none.
+pub const DEFAULT_FOLDS: u32 = 10;
+/// Most lines of a table.
+const MAX_LINES: usize = npy::MAX_ROWS;
+
+/// Why a file cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum InputError {
+    /// The file cannot be opened.
+    #[error("{}: {source}", path.display())]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system says.
+        source: io::Error,
+    },
+    /// Not a matrix of embeddings.
+    #[error("{}: {source}", path.display())]
+    Npy {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: NpyError,
+    },
+    /// A row that is not an embedding.
+    #[error("{}: row {row}: {source}", path.display())]
+    Row {
+        /// The file.
+        path: PathBuf,
+        /// The row, counted from 0.
+        row: usize,
+        /// What is wrong.
+        source: EmbeddingError,
+    },
+    /// A table that cannot be read.
+    #[error("{}: line {line}: {problem}", path.display())]
+    Table {
+        /// The file.
+        path: PathBuf,
+        /// The line, counted from 1; the header is line 1.
+        line: u64,
+        /// What is wrong.
+        problem: &'static str,
+    },
+    /// A table names a row that the embeddings do not have.
+    #[error("{}: line {line}: there is no row {row}; the embeddings have {rows}", path.display())]
+    RowOutOfRange {
+        /// The file.
+        path: PathBuf,
+        /// The line, counted from 1.
+        line: u64,
+        /// The row that it names.
+        row: usize,
+        /// How many there are.
+        rows: usize,
+    },
+    /// Nobody has two rows, so nobody can be enrolled and ask.
+    #[error("{}: no label has two rows", path.display())]
+    NoMatedPeople {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Fewer than three people: no gallery of two and a stranger.
+    #[error("{}: at least three different labels are needed", path.display())]
+    TooFewPeople {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A fold cannot be evaluated.
+    #[error("{}: at least two folds are needed, and mated and non-mated pairs outside each of them", path.display())]
+    TooFewPairs {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+impl Explain for InputError {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Open { source, .. } if source.kind() == io::ErrorKind::NotFound => "no-such-file",
+            Self::Open { .. } => "cannot-read",
+            Self::Npy { source, .. } => source.code(),
+            Self::Row { source, .. } => source.code(),
+            Self::Table { .. } => "bad-csv",
+            Self::RowOutOfRange { .. } => "row-out-of-range",
+            Self::NoMatedPeople { .. } | Self::TooFewPeople { .. } => "too-few-people",
+            Self::TooFewPairs { .. } => "too-few-pairs",
+        }
+    }
+    fn status(&self) -> Status {
+        match self {
+            Self::Open { .. } => Status::NotFound,
+            Self::Npy { source, .. } => source.status(),
+            _ => Status::InvalidArgument,
+        }
+    }
+    fn advice(&self) -> &'static str {
+        match self {
+            Self::Open { .. } => "check the path and its permissions",
+            Self::Npy { source, .. } => source.advice(),
+            Self::Row { source: EmbeddingError::NotUnit, .. } => {
+                "divide each row by its L2 norm, or let --normalize do it"
+            }
+            Self::Row { source, .. } => source.advice(),
+            Self::Table { .. } => "see --help for the columns",
+            Self::RowOutOfRange { .. } => "rows count from 0; check that the table belongs to these embeddings",
+            Self::NoMatedPeople { .. } => "a demonstration needs a second image of at least one person",
+            Self::TooFewPeople { .. } => "add people, or leave the files out to use synthetic ones",
+            Self::TooFewPairs { .. } => "add pairs or merge folds",
+        }
+    }
+}
+
+/// A pair of rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pair {
+    /// The fold that it belongs to.
+    pub fold: u32,
+    /// The row that is enrolled.
+    pub a: usize,
+    /// The row that is the probe.
+    pub b: usize,
+    /// Whether both show the same person.
+    pub same: bool,
+}
+
+/// Reads embeddings: rows within 10⁻³ of unit norm are renormalised, anything else is refused unless `normalize`.
+///
+/// # Errors
+/// [`InputError`] naming the first row that cannot be used.
+pub fn embeddings(path: &Path, normalize: bool) -> Result<Vec<Embedding>, InputError> {
+    let matrix = npy::read(open(path)?).map_err(|source| InputError::Npy { path: path.into(), source })?;
+    let build = if normalize { Embedding::normalised } else { Embedding::new };
+    let checked = |(row, values): (usize, &[f32])| {
+        build(values.to_vec()).map_err(|e| InputError::Row { path: path.into(), row, source: e })
+    };
+    matrix.rows().enumerate().map(checked).collect()
+}
+
+/// Reads `row,label`: pairs of a row and its person, in file order.
+///
+/// # Errors
+/// [`InputError`] naming the line.
+pub fn labels(path: &Path, rows: usize) -> Result<Vec<(usize, String)>, InputError> {
+    let mut seen = BTreeSet::new();
+    let mut labels = Vec::new();
+    for (line, (row, label)) in table::<(usize, String)>(path, &[&["row", "label"]])?.1 {
+        let problem = |problem| InputError::Table { path: path.into(), line, problem };
+        in_range(path, line, row, rows)?;
+        if label.is_empty() || label.len() > MAX_LABEL {
+            return Err(problem("the label is empty or longer than 1,024 bytes"));
+        }
+        if !seen.insert(row) {
+            return Err(problem("this row has a label already"));
+        }
+        labels.push((row, label));
+    }
+    Ok(labels)
+}
+
+/// Reads `fold,a,b,same` or `a,b,same`. Without folds ten are made: the i-th mated and the i-th non-mated pair, in file
+/// order, go to fold i modulo 10.
+///
+/// # Errors
+/// [`InputError`] naming the line.
+pub fn pairs(path: &Path, rows: usize) -> Result<Vec<Pair>, InputError> {
+    let columns: [&[&str]; 2] = [&["fold", "a", "b", "same"], &["a", "b", "same"]];
+    let (has_folds, lines) = {
+        let (header, lines) = table::<Vec<String>>(path, &columns)?;
+        (header.len() == 4, lines)
+    };
+    let mut counts = [0u32; 2];
+    let mut pairs = Vec::with_capacity(lines.len());
+    for (line, fields) in lines {
+        let problem = |problem| InputError::Table { path: path.into(), line, problem };
+        let (fold, rest) = if has_folds {
+            let (fold, rest) = fields.split_first().ok_or_else(|| problem("the line is empty"))?;
+            (Some(fold.parse::<u32>().map_err(|_| problem("`fold` is not a whole number"))?), rest)
+        } else {
+            (None, fields.as_slice())
+        };
+        let [a, b, same] = rest else { return Err(problem("the number of fields is not the header's")) };
+        let same = match same.as_str() {
+            "1" | "true" | "True" => true,
+            "0" | "false" | "False" => false,
+            _ => return Err(problem("`same` is none of 0, 1, true and false")),
+        };
+        let row = |text: &str| text.parse::<usize>().map_err(|_| problem("`a` or `b` is not a row number"));
+        let (a, b) = (row(a)?, row(b)?);
+        in_range(path, line, a, rows)?;
+        in_range(path, line, b, rows)?;
+        let count = &mut counts[usize::from(same)];
+        let fold = fold.unwrap_or(*count % DEFAULT_FOLDS);
+        *count += 1;
+        pairs.push(Pair { fold, a, b, same });
+    }
+    if trainable(&pairs) { Ok(pairs) } else { Err(InputError::TooFewPairs { path: path.into() }) }
+}
+
+/// Whether there are two folds or more, and both kinds of pairs outside each.
+fn trainable(pairs: &[Pair]) -> bool {
+    let folds: BTreeSet<u32> = pairs.iter().map(|p| p.fold).collect();
+    // A kind exists outside every fold if it exists in two folds, or in one fold besides pairs of the others; counting
+    // the folds in which a kind occurs is enough: one alone leaves its own fold without that kind to train on.
+    let spread = |same| pairs.iter().filter(|p| p.same == same).map(|p| p.fold).collect::<BTreeSet<_>>().len() >= 2;
+    folds.len() >= 2 && spread(true) && spread(false)
+}
+
+fn in_range(path: &Path, line: u64, row: usize, rows: usize) -> Result<(), InputError> {
+    if row < rows { Ok(()) } else { Err(InputError::RowOutOfRange { path: path.into(), line, row, rows }) }
+}
+
+fn open(path: &Path) -> Result<BufReader<File>, InputError> {
+    let failed = |source| InputError::Open { path: path.into(), source };
+    let file = File::open(path).map_err(failed)?;
+    if file.metadata().map_err(failed)?.is_dir() {
+        return Err(failed(io::Error::from(io::ErrorKind::IsADirectory)));
+    }
+    Ok(BufReader::new(file))
+}
+
+/// Header, and each line with its number.
+type Table<T> = (Vec<String>, Vec<(u64, T)>);
+
+/// Reads a table whose header is one of those given.
+fn table<T: DeserializeOwned>(path: &Path, headers: &[&[&str]]) -> Result<Table<T>, InputError> {
+    let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(without_mark(open(path)?));
+    let table = |line, problem| InputError::Table { path: path.into(), line, problem };
+    let header: Vec<String> = match reader.headers() {
+        Ok(record) => record.iter().map(str::to_owned).collect(),
+        Err(error) => return Err(csv_error(path, &error)),
+    };
+    if !headers.contains(&header.iter().map(String::as_str).collect::<Vec<_>>().as_slice()) {
+        return Err(table(1, "the columns are not the expected ones"));
+    }
+    let mut lines = Vec::new();
+    for record in reader.records() {
+        let record = record.map_err(|e| csv_error(path, &e))?;
+        let line = record.position().map_or(0, csv::Position::line);
+        if lines.len() == MAX_LINES {
+            return Err(table(line, "the table is too long"));
+        }
+        let fields = record.deserialize(None).map_err(|_| table(line, "a field is not of its column's type"))?;
+        lines.push((line, fields));
+    }
+    if lines.is_empty() {
+        return Err(table(1, "the table has no lines"));
+    }
+    Ok((header, lines))
+}
+
+/// Skips the byte order mark that spreadsheet programs write.
+fn without_mark(mut reader: BufReader<File>) -> impl Read {
+    use std::io::BufRead;
+    let marked = reader.fill_buf().is_ok_and(|bytes| bytes.starts_with(b"\xef\xbb\xbf"));
+    if marked {
+        reader.consume(3);
+    }
+    reader
+}
+
+/// The csv crate's messages may quote fields; ours do not.
+fn csv_error(path: &Path, error: &csv::Error) -> InputError {
+    let line = error.position().map_or(1, csv::Position::line);
+    let problem = match error.kind() {
+        csv::ErrorKind::Io(source) => {
+            return InputError::Open { path: path.into(), source: io::Error::from(source.kind()) };
+        }
+        csv::ErrorKind::Utf8 { .. } => "it is not UTF-8",
+        csv::ErrorKind::UnequalLengths { .. } => "the number of fields is not the header's",
+        _ => "it cannot be read as CSV",
+    };
+    InputError::Table { path: path.into(), line, problem }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{npy_bytes, unit_rows_npy};
+    use std::fs;
+    use tempfile::TempDir;
+
+    fn file(folder: &TempDir, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
+        let path = folder.path().join(name);
+        fs::write(&path, bytes).unwrap();
+        path
+    }
+
+    fn matrix(folder: &TempDir, scale: f32) -> PathBuf {
+        file(folder, "x.npy", unit_rows_npy(3, 16, scale))
+    }
+
+    #[test]
+    fn norms_are_repaired_checked_or_normalised() {
+        let folder = TempDir::new().unwrap();
+        let rows = embeddings(&matrix(&folder, 1.0005), false).unwrap();
+        assert!((rows[2].values()[2] - 1.0).abs() < 1e-7);
+        let error = embeddings(&matrix(&folder, 1.002), false).unwrap_err();
+        assert_eq!((error.code(), error.status()), ("not-unit-norm", Status::InvalidArgument));
+        assert!(error.to_string().ends_with("x.npy: row 0: the vector does not have unit norm"), "{error}");
+        assert_eq!(embeddings(&matrix(&folder, 7.0), true).unwrap().len(), 3);
+        assert_eq!(embeddings(&matrix(&folder, 0.0), true).unwrap_err().code(), "zero-vector");
+    }
+
+    #[test]
+    fn missing_and_unreadable_files_are_named() {
+        let folder = TempDir::new().unwrap();
+        let error = embeddings(&folder.path().join("absent.npy"), false).unwrap_err();
+        assert_eq!((error.code(), error.status()), ("no-such-file", Status::NotFound));
+        assert!(error.to_string().contains("absent.npy"));
+        assert_eq!(labels(folder.path(), 3).unwrap_err().code(), "cannot-read");
+        let half = npy_bytes("{'descr': '<f8', 'fortran_order': False, 'shape': (1, 16), }", &[0; 128]);
+        assert_eq!(embeddings(&file(&folder, "y.npy", half), false).unwrap_err().code(), "unsupported-dtype");
+    }
+
+    #[test]
+    fn labels_are_read_and_checked() {
+        let folder = TempDir::new().unwrap();
+        let read = |text: &str| labels(&file(&folder, "l.csv", text), 3);
+        let good = read("\u{feff}row,label\r\n0,ann\n2,\"bo, jr\"\n").unwrap();
+        assert_eq!(good, [(0, "ann".to_owned()), (2, "bo, jr".to_owned())]);
+        for (bad, code, line) in [
+            ("", "bad-csv", 1),
+            ("row,label\n", "bad-csv", 1),
+            ("label,row\nann,0\n", "bad-csv", 1),
+            ("row,label\n0,ann\nx,bo\n", "bad-csv", 3),
+            ("row,label\n-1,ann\n", "bad-csv", 2),
+            ("row,label\n0,ann,1\n", "bad-csv", 2),
+            ("row,label\n0,\n", "bad-csv", 2),
+            ("row,label\n0,ann\n0,bo\n", "bad-csv", 3),
+            ("row,label\n3,ann\n", "row-out-of-range", 2),
+        ] {
+            let error = read(bad).unwrap_err();
+            assert_eq!(error.code(), code, "{bad}");
+            assert!(error.to_string().contains(&format!("line {line}:")), "{bad}: {error}");
+        }
+        let latin = file(&folder, "m.csv", b"row,label\n0,J\xf8rgen\n");
+        assert_eq!(labels(&latin, 3).unwrap_err().code(), "bad-csv");
+    }
+
+    #[test]
+    fn pairs_are_read_with_and_without_folds() {
+        let folder = TempDir::new().unwrap();
+        let read = |text: &str| pairs(&file(&folder, "p.csv", text), 3);
+        let good = read("fold,a,b,same\n7,0,1,1\n7,0,2,0\n8,1,2,true\n8,2,0,false\n").unwrap();
+        assert_eq!(good[0], Pair { fold: 7, a: 0, b: 1, same: true });
+        assert_eq!(good[3], Pair { fold: 8, a: 2, b: 0, same: false });
+        let made = read("a,b,same\n0,1,1\n0,2,0\n1,2,1\n2,0,0\n").unwrap();
+        assert_eq!(made.iter().map(|p| p.fold).collect::<Vec<_>>(), [0, 0, 1, 1]);
+        for (bad, code) in [
+            ("fold,a,b\n0,1,1\n", "bad-csv"),
+            ("a,b,same\n0,1,2\n", "bad-csv"),
+            ("a,b,same\n0,1.5,1\n", "bad-csv"),
+            ("a,b,same\n0,1\n", "bad-csv"),
+            ("fold,a,b,same\nfirst,0,1,1\n", "bad-csv"),
+            ("a,b,same\n0,3,1\n", "row-out-of-range"),
+            ("a,b,same\n0,1,1\n0,2,0\n", "too-few-pairs"),
+            ("fold,a,b,same\n0,0,1,1\n0,0,2,0\n0,1,2,1\n0,2,0,0\n", "too-few-pairs"),
+            ("fold,a,b,same\n0,0,1,1\n1,0,2,0\n1,1,2,1\n", "too-few-pairs"),
+        ] {
+            assert_eq!(read(bad).unwrap_err().code(), code, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! The command as its users meet it: help texts pinned in `tests/transcripts`, bad input, exit codes, JSON.
+//!
+//! To accept a changed help text: `VEILMATCH_ACCEPT=1 cargo test -p veilmatch-cli --test transcripts`.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may fail loudly")]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+fn veilmatch(arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_veilmatch"));
+    // Help is wrapped at the terminal's width, which a test must not depend on.
+    command.args(arguments).env("COLUMNS", "100").env_remove("CLICOLOR_FORCE").output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+fn pinned(name: &str, arguments: &[&str]) {
+    let output = veilmatch(arguments);
+    assert_eq!((output.status.code(), text(&output.stderr).as_str()), (Some(0), ""));
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/transcripts").join(name);
+    if std::env::var_os("VEILMATCH_ACCEPT").is_some() {
+        std::fs::write(&path, &output.stdout).unwrap();
+    }
+    let expected = std::fs::read_to_string(&path).unwrap();
+    assert_eq!(text(&output.stdout), expected, "{} has changed; see the head of this file", path.display());
+}
+
+#[test]
+fn help_is_pinned() {
+    pinned("help.txt", &["--help"]);
+    pinned("demo-help.txt", &["demo", "--help"]);
+    pinned("eval-pairs-help.txt", &["eval", "pairs", "--help"]);
+}
+
+/// A folder of files.
+struct Files(TempDir);
+
+impl Files {
+    fn new() -> Self {
+        Self(TempDir::new().unwrap())
+    }
+
+    fn add(&self, name: &str, bytes: impl AsRef<[u8]>) -> String {
+        let path: PathBuf = self.0.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+
+    /// A matrix of unit rows of 16 dimensions, after a change.
+    fn matrix(&self, name: &str, rows: usize, change: impl FnOnce(&mut Vec<f32>)) -> String {
+        let mut values: Vec<f32> = (0..rows * 16).map(|i| if i % 16 == (i / 16) % 16 { 1.0 } else { 0.0 }).collect();
+        change(&mut values);
+        let data: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        self.add(name, npy("<f4", rows, &data))
+    }
+}
+
+fn npy(kind: &str, rows: usize, data: &[u8]) -> Vec<u8> {
+    let header = format!("{{'descr': '{kind}', 'fortran_order': False, 'shape': ({rows}, 16), }}\n");
+    let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
+    bytes.extend((header.len() as u16).to_le_bytes());
+    bytes.extend(header.as_bytes());
+    bytes.extend(data);
+    bytes
+}
+
+/// Runs with and without `--json`, expects exit code 2 and this code, and returns the message.
+fn bad_input(arguments: &[&str], code: &str) -> String {
+    let plain = veilmatch(arguments);
+    assert_eq!((plain.status.code(), text(&plain.stdout).as_str()), (Some(2), ""), "{arguments:?}");
+    assert!(text(&plain.stderr).starts_with("error: "), "{}", text(&plain.stderr));
+    let output = veilmatch(&[arguments, &["--json"]].concat());
+    assert_eq!((output.status.code(), text(&output.stderr).as_str()), (Some(2), ""), "{arguments:?}");
+    let object: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(object.as_object().unwrap().len(), 1);
+    let error = object["error"].as_object().unwrap();
+    assert_eq!(error.keys().collect::<Vec<_>>(), ["code", "message"]);
+    assert_eq!(error["code"], code, "{object}");
+    error["message"].as_str().unwrap().to_owned()
+}
+
+fn contains(message: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(message.contains(part), "{part:?} is not in {message:?}");
+    }
+}
+
+const PAIRS: &str = "fold,a,b,same\n0,0,1,1\n0,2,3,0\n1,1,2,1\n1,3,0,0\n";
+
+#[test]
+fn bad_embeddings_are_named_by_file_and_row() {
+    let files = Files::new();
+    let pairs = files.add("pairs.csv", PAIRS);
+    let eval = |x: &str, code| bad_input(&["eval", "pairs", "--embeddings", x, "--pairs", &pairs], code);
+    contains(&eval("/nowhere/x.npy", "no-such-file"), &["/nowhere/x.npy"]);
+    let nan = files.matrix("nan.npy", 4, |v| v[2 * 16 + 5] = f32::NAN);
+    contains(&eval(&nan, "not-finite"), &["nan.npy", "row 2"]);
+    let long = files.matrix("long.npy", 4, |v| v[3 * 16 + 3] = 1.25);
+    let message = eval(&long, "not-unit-norm");
+    contains(&message, &["long.npy", "row 3", "--normalize"]);
+    assert!(!message.contains("1.25"), "a value is in the message");
+    let double = files.add("double.npy", npy("<f8", 4, &[0; 512]));
+    contains(&eval(&double, "unsupported-dtype"), &["double.npy", "<f8"]);
+    let short = files.add("short.npy", npy("<f4", 4, &[0; 100]));
+    contains(&eval(&short, "truncated"), &["short.npy", "row 1 of 4"]);
+    let text = files.add("text.npy", "0.1,0.2\n");
+    contains(&eval(&text, "bad-npy"), &["text.npy"]);
+}
+
+#[test]
+fn bad_tables_are_named_by_file_and_line() {
+    let files = Files::new();
+    let x = files.matrix("x.npy", 4, |_| {});
+    let eval = |name: &str, table: &str, code| {
+        let pairs = files.add(name, table);
+        bad_input(&["eval", "pairs", "--embeddings", &x, "--pairs", &pairs], code)
+    };
+    contains(&eval("range.csv", &format!("{PAIRS}1,4,0,0\n"), "row-out-of-range"), &["range.csv", "line 6", "row 4"]);
+    contains(&eval("word.csv", "a,b,same\n0,one,1\n", "bad-csv"), &["word.csv", "line 2"]);
+    contains(&eval("columns.csv", "x,y\n0,1\n", "bad-csv"), &["columns.csv", "line 1"]);
+    let labels = files.add("labels.csv", "row,label\n0,ann\n9,bo\n");
+    let message = bad_input(&["demo", "--embeddings", &x, "--labels", &labels], "row-out-of-range");
+    contains(&message, &["labels.csv", "line 3", "row 9"]);
+}
+
+#[test]
+fn bad_arguments_are_bad_input() {
+    bad_input(&["demo", "--gallery", "1"], "usage");
+    bad_input(&["demo", "--embeddings", "x.npy"], "usage");
+    bad_input(&["eval", "pairs"], "usage");
+    contains(&bad_input(&["demo", "--threshold", "2"], "usage"), &["--threshold", "between -0.9 and 0.9"]);
+}
+
+#[test]
+fn a_demonstration_writes_one_object_or_tables() {
+    let small = ["demo", "--gallery", "10", "--dim", "16", "--probes", "2", "--threshold", "0.8"];
+    let output = veilmatch(&[&small[..], &["--json"]].concat());
+    assert_eq!((output.status.code(), text(&output.stderr).as_str()), (Some(0), ""));
+    assert_eq!(text(&output.stdout).lines().count(), 1);
+    let object: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(object["outside_band"], 0);
+    assert!(object["stages_ms"]["ceremony"].as_f64().unwrap() > 0.0);
+    let output = veilmatch(&small);
+    assert_eq!(output.status.code(), Some(0));
+    contains(&text(&output.stdout), &["never saw", "key holder K2", "equals the plaintext decision"]);
+}
+
+#[test]
+fn vectors_of_any_length_are_normalised_on_request() {
+    let files = Files::new();
+    let x = files.matrix("x.npy", 4, |v| v.iter_mut().for_each(|v| *v *= 3.0));
+    let pairs = files.add("pairs.csv", PAIRS);
+    let arguments = ["eval", "pairs", "--embeddings", &x, "--pairs", &pairs, "--normalize", "--json"];
+    let output = veilmatch(&arguments);
+    assert_eq!(output.status.code(), Some(0), "{}{}", text(&output.stdout), text(&output.stderr));
+    let object: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&object["pairs"], &object["outside_band"]), (&Value::from(4), &Value::from(0)));
+}
