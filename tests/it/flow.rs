@@ -28,3 +28,23 @@ fn enrol_verify_identify_erase() {
     assert_eq!(cluster.ask(&probe, query(Decision::Best, 0.4)), Ok(Outcome::Best(Some(subject(9)))));
     assert_eq!(cluster.take_failures(), []);
 }
+
+/// An erasure that is acknowledged while a query runs holds for that query: it is refused, and the next one does not
+/// know the subject.
+#[test]
+fn an_erasure_in_the_middle_of_a_query_holds_for_its_answer() {
+    let mut rng = rng(2);
+    let mut cluster = cluster(64, 2);
+    let people: Vec<_> = (0..4).map(|i| (subject(i), random_unit(64, &mut rng))).collect();
+    cluster.enroll(&people, &mut |_| {}).unwrap();
+    let best = query(Decision::Best, 0.4);
+    let (collection, now) = (cluster.collection().clone(), cluster.now);
+    let (ask, pending) = cluster.client.ask(&collection, &people[2].1, best.clone(), now).unwrap();
+    let erase = cluster.client.erase(&collection, subject(2), now);
+    let (asked, erased) = (cluster.submit(ask), cluster.submit(erase));
+    let answer = cluster.answer_of(asked).unwrap();
+    assert_eq!(pending.read(&answer).unwrap_err().reason(), "registry-changed");
+    let answer = cluster.answer_of(erased).unwrap();
+    assert_eq!(veilmatch_sdk::Client::read_erased(&answer), Ok(()));
+    assert_eq!(cluster.ask(&people[2].1, best), Ok(Outcome::Best(None)));
+}

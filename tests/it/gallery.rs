@@ -61,6 +61,7 @@ fn enrol(cluster: &mut Cluster, people: &[(SubjectId, Embedding)]) {
 }
 
 /// Enrols in batches (so that layouts mix), asks in every mode, and checks the tallies.
+#[expect(clippy::print_stdout, reason = "the report of what was judged")]
 fn run(dimension: usize, batches: &[usize], probes: usize, rotate: bool) {
     let mut random = rng(dimension as u64 + batches.len() as u64);
     let mut cluster = cluster(dimension, dimension as u64);
@@ -79,7 +80,13 @@ fn run(dimension: usize, batches: &[usize], probes: usize, rotate: bool) {
             let threshold = 0.4;
             tally.add(judged(cluster, &people, &probe, Decision::Verify { subject: subject(target) }, threshold));
             tally.add(judged(cluster, &people, &probe, Decision::Exists, threshold));
-            tally.add(judged(cluster, &people, &probe, Decision::Matches { max_matches: 1 + (i % 3) as u16 }, threshold));
+            tally.add(judged(
+                cluster,
+                &people,
+                &probe,
+                Decision::Matches { max_matches: 1 + (i % 3) as u16 },
+                threshold,
+            ));
             tally.add(judged(cluster, &people, &probe, Decision::Best, threshold));
         }
     };

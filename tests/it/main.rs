@@ -1,4 +1,11 @@
 //! All parties together, one binary.
 
+mod cheating_client;
+mod cheating_holder;
+mod cheating_matcher;
+mod cheats;
+mod faults;
 mod flow;
 mod gallery;
+mod norm;
+mod view;

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use veilmatch_domain::{
-    ClientId, CollectionId, Embedding, Outcome, Party, Policy, Query, SubjectId, TemplateVersion, Timestamp,
+    ClientId, CollectionId, Embedding, Epoch, Outcome, Party, Policy, Query, SubjectId, TemplateVersion, Timestamp,
 };
 use veilmatch_glwe::{MAX_ADMISSION, Parameters, Verdict};
 use veilmatch_holder::{Holder, HolderError, Outbound, Reaction, Recipient, Sender};
@@ -85,7 +85,22 @@ impl Cluster {
         collection: CollectionId,
         policy: Policy,
         client: ClientId,
+        entropy: impl FnMut() -> Box<dyn Entropy>,
+    ) -> Result<Self, ClusterError> {
+        Self::with_tamper(parameters, collection, policy, client, entropy, None)
+    }
+
+    /// As [`Cluster::new`], with deliveries rewritten from the first ceremony on.
+    ///
+    /// # Errors
+    /// [`ClusterError::Ceremony`] if it does not complete.
+    pub fn with_tamper(
+        parameters: Parameters,
+        collection: CollectionId,
+        policy: Policy,
+        client: ClientId,
         mut entropy: impl FnMut() -> Box<dyn Entropy>,
+        tamper: Option<Tamper>,
     ) -> Result<Self, ClusterError> {
         let mut holders = Party::ALL.map(|party| Holder::new(party, parameters, entropy()));
         let cards = holders.each_ref().map(Holder::card);
@@ -100,7 +115,7 @@ impl Cluster {
         matcher.create_collection(collection.clone(), policy.dimension);
         let mut cluster = Self {
             network: Network::new(),
-            tamper: None,
+            tamper,
             now: Timestamp(1_800_000_000),
             client,
             failures: Vec::new(),
@@ -121,8 +136,9 @@ impl Cluster {
     /// [`ClusterError::Ceremony`] if it does not complete at all three holders.
     pub fn begin_epoch(&mut self) -> Result<(), ClusterError> {
         let before = self.holders.each_ref().map(Holder::epoch);
+        let epoch = self.holders.iter().map(Holder::next_epoch).max().unwrap_or(Epoch(0));
         for party in Party::ALL {
-            let reaction = self.holder_mut(party).begin_epoch()?;
+            let reaction = self.holder_mut(party).begin_epoch_at(epoch)?;
             self.take(party, reaction);
         }
         self.run();
@@ -199,11 +215,17 @@ impl Cluster {
     /// # Errors
     /// [`ClusterError::NoAnswer`].
     pub fn request(&mut self, request: Vec<u8>) -> Result<Vec<u8>, ClusterError> {
+        let id = self.submit(request);
+        self.answer_of(id)
+    }
+
+    /// Puts a client's request on the network without running the parties: several can then run side by side.
+    pub fn submit(&mut self, request: Vec<u8>) -> RequestId {
         let id = self.fresh_request();
         let mut framed = id.0.to_le_bytes().to_vec();
         framed.extend(request);
         self.network.send(Address::Client, Address::Matcher, framed);
-        self.answer_of(id)
+        id
     }
 
     fn fresh_request(&mut self) -> RequestId {
@@ -211,10 +233,17 @@ impl Cluster {
         RequestId(self.next_request)
     }
 
-    fn answer_of(&mut self, id: RequestId) -> Result<Vec<u8>, ClusterError> {
+    /// Runs the parties until this request's answer is there, or every deadline has passed.
+    ///
+    /// # Errors
+    /// [`ClusterError::NoAnswer`].
+    pub fn answer_of(&mut self, id: RequestId) -> Result<Vec<u8>, ClusterError> {
         self.run();
-        if !self.answers.contains_key(&id) {
-            self.pass_deadlines();
+        // The matcher says a commit again when a deadline passes, and tells the client when a second one does.
+        for _ in 0..2 {
+            if !self.answers.contains_key(&id) {
+                self.pass_deadlines();
+            }
         }
         self.answers.remove(&id).ok_or(ClusterError::NoAnswer)
     }
@@ -249,7 +278,8 @@ impl Cluster {
         match to {
             Address::Client => {
                 if let Some((id, answer)) = bytes.split_first_chunk::<8>() {
-                    self.answers.insert(RequestId(u64::from_le_bytes(*id)), answer.to_vec());
+                    // A client takes the first answer and closes.
+                    self.answers.entry(RequestId(u64::from_le_bytes(*id))).or_insert_with(|| answer.to_vec());
                 }
             }
             Address::Matcher => {
@@ -330,6 +360,14 @@ impl Cluster {
         for holder in &mut self.holders {
             holder.register_client(client.id().clone(), client.verifying_key());
         }
+    }
+
+    /// Creates a further collection at all holders and at the matcher.
+    pub fn create_collection(&mut self, collection: &CollectionId, policy: &Policy) {
+        for holder in &mut self.holders {
+            holder.set_policy(collection.clone(), policy.clone());
+        }
+        self.matcher.create_collection(collection.clone(), policy.dimension);
     }
 
     /// Changes the collection's policy at all holders.

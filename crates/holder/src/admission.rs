@@ -18,6 +18,7 @@ use crate::unseal::{OpenedTemplate, unseal};
 use crate::{HolderError, error::Speaker};
 
 const VERDICTS: u32 = 2;
+const MERGED: u32 = 3;
 /// First step of the norm check, in admissions and queries.
 pub(crate) const NORM: u32 = 16;
 
@@ -39,7 +40,13 @@ struct Item {
 enum Phase {
     Handshake(Handshake),
     Verdicts(Box<Agreed>),
-    Norm { run: Run, checked: Vec<usize> },
+    /// The votes are counted; the holders compare the result, or one that votes differently towards its two peers
+    /// would have them check different templates.
+    Merged(Box<Agreed>, Digest),
+    Norm {
+        run: Run,
+        checked: Vec<usize>,
+    },
     AwaitingCommit,
 }
 
@@ -140,7 +147,7 @@ impl Admission {
                     }
                     self.phase = Phase::Verdicts(Box::new(agreed));
                 }
-                Phase::Verdicts(agreed) => {
+                Phase::Verdicts(_) => {
                     let Some(votes) = self.channel.take_both::<Vec<bool>>(state.party, VERDICTS)? else {
                         return Ok(());
                     };
@@ -153,6 +160,21 @@ impl Admission {
                                 item.verdict = Err(HolderError::RefusedByPeer { by: peer });
                             }
                         }
+                    }
+                    let label = Label::new("veilmatch/admission/merged").bytes(&self.channel.session.0);
+                    let merged = self.items.iter().fold(label, |l, i| l.number(i.verdict.is_ok().into())).digest();
+                    for peer in state.party.peers() {
+                        self.channel.send(state, MERGED, peer, &merged)?;
+                    }
+                    if let Phase::Verdicts(agreed) = std::mem::replace(&mut self.phase, Phase::AwaitingCommit) {
+                        self.phase = Phase::Merged(agreed, merged);
+                    }
+                }
+                Phase::Merged(agreed, merged) => {
+                    let Some(theirs) = self.channel.take_both::<Digest>(state.party, MERGED)? else { return Ok(()) };
+                    if theirs.iter().any(|digest| digest != merged) {
+                        let [next, previous] = state.party.peers();
+                        return Err(HolderError::VotesDiffer { suspect: Suspect::pair(next, previous) });
                     }
                     let checked: Vec<usize> = (0..self.items.len())
                         .filter(|&i| self.items.get(i).is_some_and(|item| item.verdict.is_ok()))
@@ -236,9 +258,14 @@ impl Admission {
         }
     }
 
+    /// Whether this holder has promised to commit.
+    pub(crate) fn is_prepared(&self) -> bool {
+        matches!(self.phase, Phase::AwaitingCommit)
+    }
+
     pub(crate) fn late(&self, state: &State) -> Vec<Suspect> {
         match &self.phase {
-            Phase::Handshake(_) | Phase::Verdicts(_) => self.channel.late(state.party),
+            Phase::Handshake(_) | Phase::Verdicts(_) | Phase::Merged(..) => self.channel.late(state.party),
             Phase::Norm { run, .. } => run.late(),
             Phase::AwaitingCommit => vec![Suspect::Matcher],
         }

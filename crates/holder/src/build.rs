@@ -3,7 +3,8 @@
 //! Every part of the bodies is computed by both of its holders; they compare digests, and the matcher compares them
 //! too. Each holder forms its two parts of the check vectors; the part that it lacks comes whole from one holder and
 //! as a digest from the other. The revision becomes live at the matcher's `Commit`; until then it leaves no trace but
-//! its label.
+//! its label. A holder sends its parts to the matcher only once it has nothing left to object to: six copies at the
+//! matcher are three promises to commit, and from there on only the matcher ends the session.
 //!
 //! Who sees what: the matcher gets the bodies, whose masks are fresh; holders get nothing about members beyond the
 //! uniform parts they hold. ρ stays among the holders.
@@ -40,7 +41,7 @@ struct PartNews {
 
 enum Phase {
     Handshake(Box<Handshake>),
-    Parts { own_checks: Vec<Vec<u32>>, shared: [Digest; 2], check_seed: Seed, masks: Vec<u32> },
+    Parts { own_checks: Vec<Vec<u32>>, shared: [Digest; 2], own_bodies: Vec<u8>, check_seed: Seed, masks: Vec<u32> },
     AwaitingCommit(Box<RegisteredGroup>),
     Finished,
 }
@@ -226,27 +227,26 @@ impl Build {
         };
         self.channel.send(state, PARTS, state.party.previous(), &to_previous)?;
         self.channel.send(state, PARTS, state.party.next(), &to_next)?;
-        let session = self.channel.session;
-        let mut packed = packed.into_iter();
-        if let Some(own_bodies) = packed.next() {
-            let payload = PartPayload::Polynomials(own_bodies);
-            state.tell_matcher(&FromHolder::GroupPart { session, part: own, payload })?;
-        }
-        let payload = PartPayload::Digest(with_next);
-        state.tell_matcher(&FromHolder::GroupPart { session, part: next, payload })?;
+        let own_bodies = packed.into_iter().next().unwrap_or_default();
         let mask_values =
             (0..layout.blocks(dimension)).flat_map(|block| masks.mask(&parameters, layout.beta(), block)).collect();
-        self.phase =
-            Phase::Parts { own_checks: checks, shared: [with_next, with_previous], check_seed, masks: mask_values };
+        let shared = [with_next, with_previous];
+        self.phase = Phase::Parts { own_checks: checks, shared, own_bodies, check_seed, masks: mask_values };
         Ok(())
     }
 
-    /// Adds the third part of the check vectors; the revision is then ready to be committed.
+    /// Adds the third part of the check vectors and sends the bodies: the revision is then ready to be committed.
     fn finish(&mut self, state: &mut State, third: &[u32]) -> Result<(), HolderError> {
-        let Phase::Parts { own_checks, check_seed, masks, .. } = std::mem::replace(&mut self.phase, Phase::Finished)
+        let Phase::Parts { own_checks, shared: [with_next, _], own_bodies, check_seed, masks } =
+            std::mem::replace(&mut self.phase, Phase::Finished)
         else {
             return Ok(());
         };
+        let session = self.channel.session;
+        let [own, next] = state.party.parts();
+        for (part, payload) in [(own, PartPayload::Polynomials(own_bodies)), (next, PartPayload::Digest(with_next))] {
+            state.tell_matcher(&FromHolder::GroupPart { session, part, payload })?;
+        }
         let mut sum = third.to_vec();
         for part in &own_checks {
             state.ring.add_assign(&mut sum, part);
@@ -269,12 +269,18 @@ impl Build {
     /// The matcher has the sum: the revision becomes live, what it replaces is revoked.
     pub(crate) fn commit(&mut self, state: &mut State) -> Result<(), HolderError> {
         let session = self.channel.session;
-        let Phase::AwaitingCommit(group) = std::mem::replace(&mut self.phase, Phase::Finished) else {
+        if !self.is_prepared() {
             return Err(HolderError::OutOfTurn(session));
-        };
+        }
+        let Phase::AwaitingCommit(group) = std::mem::replace(&mut self.phase, Phase::Finished) else { return Ok(()) };
         state.registry.collection_mut(&self.order.collection)?.commit(*group, &self.order.replaces);
         state.retire_epochs();
         state.tell_matcher(&FromHolder::Committed { session })
+    }
+
+    /// Whether this holder has promised to commit.
+    pub(crate) fn is_prepared(&self) -> bool {
+        matches!(self.phase, Phase::AwaitingCommit(_))
     }
 
     pub(crate) fn late(&self, state: &State) -> Vec<Suspect> {

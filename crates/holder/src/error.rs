@@ -111,6 +111,18 @@ pub enum HolderError {
         /// Who.
         party: Party,
     },
+    /// The two others do not agree on what one of them committed to: it told them different things, or one misreports.
+    #[error("the two other key holders do not agree on a commitment: {suspect}")]
+    CommitmentsDiffer {
+        /// The two.
+        suspect: Suspect,
+    },
+    /// The two others do not agree on the votes: one told them different things, or one misreports.
+    #[error("the two other key holders do not agree on the votes: {suspect}")]
+    VotesDiffer {
+        /// The two.
+        suspect: Suspect,
+    },
     /// The holders were asked for different things, or their registries or policies differ.
     #[error("the holders do not see the same request and registry")]
     RequestsDiffer {
@@ -164,6 +176,9 @@ pub enum HolderError {
         /// Who differs.
         suspects: Vec<Suspect>,
     },
+    /// The collection's registry changed between the question and the scan.
+    #[error("the collection changed while the query ran")]
+    RegistryChanged,
     /// The session has given its one decision or has ended.
     #[error("session {0} is spent")]
     SessionSpent(SessionId),
@@ -240,22 +255,23 @@ impl HolderError {
             Self::BodiesDiffer { part } | Self::CheckVectorsDiffer { part } => vec![Suspect::holders_of(*part)],
             Self::RefusedByPeer { by } => vec![Suspect::Client, Suspect::Holder(*by)],
             Self::CommitmentBroken { party } => vec![Suspect::Holder(*party)],
+            Self::CommitmentsDiffer { suspect } | Self::VotesDiffer { suspect } => vec![*suspect],
             Self::RequestsDiffer { suspects } | Self::SumsDiffer { suspects } | Self::TimedOut { suspects } => {
                 suspects.clone()
             }
             Self::PeerStopped { by, refusal } => {
-                if refusal.suspects.is_empty() {
-                    vec![Suspect::Holder(*by)]
-                } else {
-                    refusal.suspects.clone()
+                // It is the word of one holder: whom it names, or the holder itself.
+                let mut suspects = refusal.suspects.clone();
+                if !suspects.iter().any(|s| s.includes(*by)) {
+                    suspects.push(Suspect::Holder(*by));
                 }
+                suspects
             }
             Self::ScanCheck
             | Self::BadSums { .. }
             | Self::GroupLeftOut { .. }
             | Self::UnregisteredGroup { .. }
             | Self::RevokedRevision { .. }
-            | Self::SessionSpent(_)
             | Self::UnknownSession(_)
             | Self::OutOfTurn(_)
             | Self::LabelReused { .. }
@@ -277,7 +293,9 @@ impl HolderError {
             | Self::WrongUse { .. }
             | Self::WrongDimension { .. }
             | Self::NotUnit => vec![Suspect::Client],
-            Self::NoKeys | Self::EmptyScope => Vec::new(),
+            // Who sent the probe again cannot be told from here.
+            Self::SessionSpent(_) => vec![Suspect::Client, Suspect::Matcher],
+            Self::NoKeys | Self::EmptyScope | Self::RegistryChanged => Vec::new(),
         }
     }
 
@@ -313,6 +331,8 @@ impl Explain for HolderError {
             Self::RefusedByPeer { .. } => "refused-by-peer",
             Self::NotUnit => "not-unit-norm",
             Self::CommitmentBroken { .. } => "commitment-broken",
+            Self::CommitmentsDiffer { .. } => "commitments-differ",
+            Self::VotesDiffer { .. } => "votes-differ",
             Self::RequestsDiffer { .. } => "requests-differ",
             Self::BodiesDiffer { .. } => "bodies-differ",
             Self::CheckVectorsDiffer { .. } => "check-vectors-differ",
@@ -331,6 +351,7 @@ impl Explain for HolderError {
             Self::MemberLeftOut { .. } => "member-left-out",
             Self::BadSlots => "bad-slots",
             Self::WrongEpoch(_) => "wrong-epoch",
+            Self::RegistryChanged => "registry-changed",
             Self::NoKeys => "no-keys",
             Self::EmptyScope => "empty-scope",
             Self::PeerStopped { .. } => "peer-stopped",
@@ -382,6 +403,7 @@ impl Explain for HolderError {
             Self::TimedOut { .. } => "check that the party runs and is reachable, then ask again with a new request",
             Self::NoKeys => "hold the key ceremony with all three key holders first",
             Self::EmptyScope => "enroll somebody first",
+            Self::RegistryChanged => "ask again with a new request",
             Self::WrongEpoch(_) => "rebuild under the current key epoch",
             Self::SessionSpent(_) => "seal a new probe: a session gives one decision",
             Self::PeerStopped { .. } => "see the reason of the holder that stopped first",

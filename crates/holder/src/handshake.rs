@@ -2,7 +2,8 @@
 //!
 //! Step 0: each holder sends a digest of what it was asked and of the registry it sees, a commitment to its
 //! contributions, and (to K_{i−1} alone) fresh randomness for part i of the session's secrets. Step 1: only after both
-//! commitments have arrived, the contributions, with digests of the parts that the pair shares.
+//! commitments have arrived, the contributions, with digests of the parts that the pair shares and the commitment that
+//! the third holder sent: whoever commits to different things towards its two peers is found out.
 //!
 //! Who sees what: contributions to masks become public anyway; contributions to check vectors stay among holders;
 //! digests of parts go only to the holder that has the same part. A holder that waits for the others' contributions
@@ -33,6 +34,8 @@ struct Reveal {
     contribution: [u8; 32],
     private: [u8; 32],
     parts: Vec<Digest>,
+    /// The commitment of the third holder, as the sender received it.
+    heard: Digest,
 }
 
 fn commitment(session: &SessionId, party: Party, contribution: &[u8; 32], private: &[u8; 32]) -> Digest {
@@ -119,13 +122,15 @@ impl Handshake {
             if next.fresh.is_none() {
                 return Err(HolderError::Malformed { speaker: Speaker::Peer(state.party.next()) });
             }
-            self.hellos = Some([next, previous]);
-            let reveal = |parts: &[Digest]| Reveal {
+            let reveal = |parts: &[Digest], heard: Digest| Reveal {
                 contribution: self.contribution,
                 private: *self.private.expose(),
                 parts: parts.to_vec(),
+                heard,
             };
-            let (to_next, to_previous) = (reveal(&self.parts.with_next), reveal(&self.parts.with_previous));
+            let to_next = reveal(&self.parts.with_next, previous.commitment);
+            let to_previous = reveal(&self.parts.with_previous, next.commitment);
+            self.hellos = Some([next, previous]);
             channel.send(state, REVEAL, state.party.next(), &to_next)?;
             channel.send(state, REVEAL, state.party.previous(), &to_previous)?;
         }
@@ -137,6 +142,13 @@ impl Handshake {
         if let (Some(c), Some(p)) = (contributions.get_mut(own), private.get_mut(own)) {
             (*c, *p) = (self.contribution, *self.private.expose());
         }
+        let [next, previous] = hellos;
+        let [from_next, from_previous] = &reveals;
+        if from_next.heard != previous.commitment || from_previous.heard != next.commitment {
+            return Err(HolderError::CommitmentsDiffer {
+                suspect: Suspect::pair(state.party.next(), state.party.previous()),
+            });
+        }
         for ((hello, reveal), peer) in hellos.iter().zip(&reveals).zip(state.party.peers()) {
             let shown = commitment(&channel.session, peer, &reveal.contribution, &reveal.private);
             if !equal(&shown.0, &hello.commitment.0) {
@@ -146,7 +158,6 @@ impl Handshake {
                 (*c, *p) = (reveal.contribution, reveal.private);
             }
         }
-        let [next, _] = hellos;
         let fresh_next = next.fresh.ok_or(HolderError::Malformed { speaker: Speaker::Peer(state.party.next()) })?;
         let seeds =
             state.keys(channel.epoch)?.session_seeds(&channel.session, &self.fresh_own, &Seed::from_bytes(fresh_next));

@@ -1,7 +1,7 @@
 //! A key holder as a state machine over messages: no IO, no clock of its own, no threads that outlive a call.
 
 use borsh::{BorshDeserialize, BorshSerialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use veilmatch_domain::{
     ClientId, CollectionId, Epoch, Party, Policy, SessionId, SubjectId, Suspect, TemplateDigest, Timestamp,
@@ -25,8 +25,13 @@ use crate::{HolderError, HolderSecretKey};
 
 /// The step of the frame that tells peers that a session has ended in an error.
 const STOP: u32 = u32::MAX;
-/// Frames that may wait for a session that this holder has not been asked to open yet.
+/// Frames of one peer that may wait for sessions that this holder has not been asked to open yet. The oldest give way:
+/// what is left of a session that never opens must not stand in the way of those that do.
 const MAX_EARLY_FRAMES: usize = 256;
+/// Committed sessions that are remembered, so that a repeated `Commit` is acknowledged again.
+const MAX_COMMITTED: usize = 64;
+/// Ceremonies that may be under way.
+const MAX_FORMING: usize = 4;
 
 /// Where a message goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,6 +118,15 @@ impl Session {
         }
     }
 
+    /// Whether this holder has promised to commit: then only the matcher ends the session.
+    fn is_prepared(&self) -> bool {
+        match self {
+            Session::Admission(s) => s.is_prepared(),
+            Session::Build(s) => s.is_prepared(),
+            Session::Query(_) => false,
+        }
+    }
+
     fn late(&self, state: &State) -> Vec<Suspect> {
         match self {
             Session::Admission(s) => s.late(state),
@@ -129,7 +143,12 @@ pub struct Holder {
     /// Own and received seeds of ceremonies that are not complete.
     forming: BTreeMap<Epoch, Forming>,
     sessions: BTreeMap<SessionId, Session>,
-    early: BTreeMap<SessionId, Vec<Frame>>,
+    /// Frames that came before the matcher's word, oldest first.
+    early: VecDeque<(Epoch, Frame)>,
+    /// Attempt numbers of admissions and builds that are open.
+    attempts: BTreeMap<SessionId, u64>,
+    /// Admissions and builds that were committed, oldest first.
+    committed: VecDeque<SessionId>,
 }
 
 #[derive(Default)]
@@ -170,7 +189,15 @@ impl Holder {
             now: Timestamp(0),
             outbox: Vec::new(),
         };
-        Self { state, peers: None, forming: BTreeMap::new(), sessions: BTreeMap::new(), early: BTreeMap::new() }
+        Self {
+            state,
+            peers: None,
+            forming: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            early: VecDeque::new(),
+            attempts: BTreeMap::new(),
+            committed: VecDeque::new(),
+        }
     }
 
     /// The public keys that clients and the other holders need.
@@ -228,15 +255,37 @@ impl Holder {
         self.state.epochs.keys().copied()
     }
 
-    /// Begins a ceremony: draws seed_i of the next epoch and sends it to K_{i−1}.
+    /// The lowest epoch that this holder can begin: above the current one and above every ceremony that it began.
+    #[must_use]
+    pub fn next_epoch(&self) -> Epoch {
+        let begun = self.forming.iter().filter(|(_, f)| f.own.is_some()).map(|(epoch, _)| *epoch).max();
+        let highest = self.state.current.max(begun);
+        Epoch(highest.map_or(0, |e| e.0.saturating_add(1)))
+    }
+
+    /// Begins the ceremony of [`Holder::next_epoch`].
     ///
     /// # Errors
     /// [`HolderError::NoKeys`] if the peers' public keys are not pinned yet.
     pub fn begin_epoch(&mut self) -> Result<Reaction, HolderError> {
+        self.begin_epoch_at(self.next_epoch())
+    }
+
+    /// Begins a ceremony: draws seed_i of this epoch and sends it to K_{i−1}. A ceremony that failed at some holder is
+    /// held again under the highest [`Holder::next_epoch`] of the three.
+    ///
+    /// # Errors
+    /// [`HolderError::NoKeys`] if the peers' public keys are not pinned yet, [`HolderError::WrongEpoch`] if the epoch is
+    /// below [`Holder::next_epoch`].
+    pub fn begin_epoch_at(&mut self, epoch: Epoch) -> Result<Reaction, HolderError> {
         if self.peers.is_none() {
             return Err(HolderError::NoKeys);
         }
-        let epoch = Epoch(self.state.current.map_or(0, |e| e.0 + 1));
+        if self.state.current.is_some_and(|current| epoch <= current)
+            || self.forming.get(&epoch).is_some_and(|f| f.own.is_some())
+        {
+            return Err(HolderError::WrongEpoch(epoch));
+        }
         let seed = Seed::random(self.state.entropy.as_mut());
         let signature = self.state.identity.sign(&ceremony_message(self.state.party, epoch, seed.expose()));
         let message = PeerMessage::Ceremony { epoch, seed: *seed.expose(), signature };
@@ -252,6 +301,7 @@ impl Holder {
         if complete && let Some(Forming { own: Some(own), next: Some(next) }) = self.forming.remove(&epoch) {
             self.state.epochs.insert(epoch, EpochKeys { epoch, seeds: PairwiseSeeds { own, next } });
             self.state.current = Some(epoch);
+            self.forming.retain(|tried, _| *tried > epoch);
         }
     }
 
@@ -272,11 +322,15 @@ impl Holder {
         self.reaction(failure)
     }
 
-    /// Ends a session whose messages do not come; the caller has the clock. The error names who is late.
+    /// Ends a session whose messages do not come; the caller has the clock. The error names who is late. A session that
+    /// this holder has promised to commit stays: the matcher may have told the others to commit already.
     pub fn expire(&mut self, session: SessionId) -> Reaction {
         let Some(open) = self.sessions.get(&session) else {
             return self.reaction(Some(HolderError::UnknownSession(session)));
         };
+        if open.is_prepared() {
+            return self.reaction(None);
+        }
         let error = HolderError::TimedOut { suspects: open.late(&self.state) };
         self.fail(Some(session), &error, Sender::Matcher);
         self.reaction(Some(error))
@@ -293,8 +347,11 @@ impl Holder {
 
     /// Ends a session and tells peers and matcher why.
     fn fail(&mut self, session: Option<SessionId>, error: &HolderError, from: Sender) {
+        // What was promised stays promised: a message out of place is refused, and the session waits for the matcher.
+        let session = session.filter(|id| !self.sessions.get(id).is_some_and(Session::is_prepared));
         if let Some(id) = session {
-            self.early.remove(&id);
+            self.forget_early(id);
+            self.attempts.remove(&id);
             if let Some(mut ended) = self.sessions.remove(&id) {
                 // What the session had queued in this call must not leave any more.
                 self.state.outbox.clear();
@@ -326,12 +383,14 @@ impl Holder {
         match message {
             ToHolder::Admit { attempt, collection, templates } => {
                 let id = admission_session(attempt, &collection, &templates);
+                self.begin_attempt(id, attempt)?;
                 self.open(id, |state, channel| {
                     Ok(Session::Admission(Admission::start(state, channel, collection, &templates)?))
                 })
             }
             ToHolder::Build(order) => {
                 let id = build_session(&order);
+                self.begin_attempt(id, order.attempt)?;
                 self.open(id, |state, channel| Ok(Session::Build(Build::start(state, channel, order)?)))
             }
             ToHolder::Ask { sealed } => {
@@ -342,13 +401,27 @@ impl Holder {
                 }
                 self.open(id, |state, channel| Ok(Session::Query(Box::new(Query::start(state, channel, &sealed)?))))
             }
-            ToHolder::Commit { session } => self.with(session, |open, state| match open {
-                Session::Admission(s) => s.commit(state).map(|()| true),
-                Session::Build(s) => s.commit(state).map(|()| true),
-                Session::Query(_) => Err(HolderError::OutOfTurn(session)),
-            }),
+            ToHolder::Commit { session } => {
+                // The matcher repeats itself until it has heard from all three.
+                if self.committed.contains(&session) {
+                    let committed = FromHolder::Committed { session };
+                    return self.state.tell_matcher(&committed).map_err(|e| (None, e));
+                }
+                self.with(session, |open, state| match open {
+                    Session::Admission(s) => s.commit(state).map(|()| true),
+                    Session::Build(s) => s.commit(state).map(|()| true),
+                    Session::Query(_) => Err(HolderError::OutOfTurn(session)),
+                })?;
+                self.attempts.remove(&session);
+                self.committed.push_back(session);
+                if self.committed.len() > MAX_COMMITTED {
+                    self.committed.pop_front();
+                }
+                Ok(())
+            }
             ToHolder::Abandon { session } => {
-                self.early.remove(&session);
+                self.forget_early(session);
+                self.attempts.remove(&session);
                 match self.sessions.remove(&session) {
                     Some(Session::Query(_)) => self.state.registry.spend(session),
                     Some(Session::Admission(admission)) => admission.release(&mut self.state, session),
@@ -398,9 +471,12 @@ impl Holder {
         card.identity
             .verify(&ceremony_message(party, epoch, seed.expose()), signature)
             .map_err(|_| HolderError::Protocol(ProtocolError::Altered { from: party }))?;
-        let expected = Epoch(self.state.current.map_or(0, |e| e.0 + 1));
-        if party != self.state.party.next() || epoch != expected {
+        // Any later epoch will do: this holder may have missed a ceremony that the others completed.
+        if party != self.state.party.next() || self.state.current.is_some_and(|current| epoch <= current) {
             return Err(malformed);
+        }
+        if self.forming.len() >= MAX_FORMING && !self.forming.contains_key(&epoch) {
+            self.forming.pop_first();
         }
         let forming = self.forming.entry(epoch).or_default();
         if forming.next.is_some() {
@@ -416,8 +492,8 @@ impl Holder {
         if frame.step == STOP {
             let refusal: Refusal = borsh::from_slice(&frame.payload)
                 .map_err(|_| (None, HolderError::Malformed { speaker: Speaker::Peer(from) }))?;
-            self.early.remove(&id);
-            if self.sessions.contains_key(&id) {
+            self.forget_early(id);
+            if self.sessions.get(&id).is_some_and(|open| !open.is_prepared()) {
                 return Err((Some(id), HolderError::PeerStopped { by: from, refusal: Box::new(refusal) }));
             }
             return Ok(());
@@ -432,14 +508,39 @@ impl Holder {
                 Ok(matches!(open, Session::Query(s) if s.is_finished()))
             });
         }
-        if self.state.registry.is_spent(&id) {
+        if self.state.registry.is_spent(&id) || self.committed.contains(&id) {
             return Ok(()); // late news of a session that has ended
         }
-        let waiting: usize = self.early.values().map(Vec::len).sum();
-        if waiting >= MAX_EARLY_FRAMES {
-            return Err((None, ProtocolError::TooFarAhead { from, step: frame.step }.into()));
+        let of_sender = |(_, waiting): &(Epoch, Frame)| waiting.from == from;
+        if self.early.iter().filter(|waiting| of_sender(waiting)).count() >= MAX_EARLY_FRAMES
+            && let Some(oldest) = self.early.iter().position(of_sender)
+        {
+            self.early.remove(oldest);
         }
-        self.early.entry(id).or_default().push(frame);
+        self.early.push_back((epoch, frame));
+        Ok(())
+    }
+
+    fn forget_early(&mut self, id: SessionId) {
+        self.early.retain(|(_, frame)| frame.session != id);
+    }
+
+    /// Notes the attempt of an admission or a build. The matcher changes its index in one session at a time, so earlier
+    /// attempts that this holder has promised to commit were given up: it would have had to acknowledge them otherwise.
+    fn begin_attempt(&mut self, id: SessionId, attempt: u64) -> Result<(), (Option<SessionId>, HolderError)> {
+        if self.committed.contains(&id) {
+            return Err((None, HolderError::OutOfTurn(id)));
+        }
+        let given_up: Vec<SessionId> = self.attempts.iter().filter(|(_, a)| **a < attempt).map(|(id, _)| *id).collect();
+        for old in given_up {
+            if self.sessions.get(&old).is_some_and(Session::is_prepared) {
+                self.attempts.remove(&old);
+                if let Some(Session::Admission(admission)) = self.sessions.remove(&old) {
+                    admission.release(&mut self.state, old);
+                }
+            }
+        }
+        self.attempts.insert(id, attempt);
         Ok(())
     }
 
@@ -463,14 +564,19 @@ impl Holder {
             Err(error) => {
                 // Nothing that was begun here may leave; peers learn that this holder stopped.
                 self.state.outbox.clear();
-                self.early.remove(&id);
+                self.forget_early(id);
+                self.attempts.remove(&id);
                 self.release_all(id);
                 self.tell_peers_to_stop(id, &error);
                 return Err((Some(id), error));
             }
         };
-        let early = self.early.remove(&id).unwrap_or_default();
-        let fed = early.into_iter().try_for_each(|frame| session.channel().insert(frame));
+        let (early, others) = std::mem::take(&mut self.early).into_iter().partition(|(_, f)| f.session == id);
+        self.early = others;
+        let own_epoch = session.channel().epoch;
+        let fed = VecDeque::into_iter(early).try_for_each(|(epoch, frame)| {
+            if epoch == own_epoch { session.channel().insert(frame) } else { Err(HolderError::WrongEpoch(epoch)) }
+        });
         self.sessions.insert(id, session);
         if let Err(error) = fed {
             return Err((Some(id), error));
@@ -521,8 +627,14 @@ impl Holder {
         let now = self.state.now;
         let registry = &mut self.state.registry;
         request.verify(registry.client(&request.client)?)?;
+        // The matcher repeats an erasure until all three holders have acknowledged it.
+        let done = registry.collection(&request.collection)?.erased_by(&request.subject, &request.digest());
+        if let Some((digest, group)) = done {
+            return self.state.tell_matcher(&FromHolder::Erased { digest, group });
+        }
         registry.check_fresh(&request.client, &request.nonce, request.expires, now)?;
-        let (digest, group) = registry.collection_mut(&request.collection)?.erase(&request.subject)?;
+        let record = registry.collection_mut(&request.collection)?;
+        let (digest, group) = record.erase(&request.subject, request.digest())?;
         registry.use_nonce(&request.client, &request.nonce, request.expires, now);
         registry.drop_empty_group(&request.collection, group)?;
         self.state.tell_matcher(&FromHolder::Erased { digest, group })

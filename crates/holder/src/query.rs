@@ -74,7 +74,7 @@ enum Phase {
     Norm(Run),
     Probe(Vec<OwnProbe>),
     AwaitingSums,
-    Sums { shares: Vec<u64> },
+    Sums { shares: Vec<u64>, agreement: Digest },
     Decision { run: Run },
     Finished,
 }
@@ -89,6 +89,8 @@ pub(crate) struct Query {
     reply_key: veilmatch_sealed::ReplyKey,
     replies: Counter,
     scope: Vec<ScopeGroup>,
+    /// The registry's view that the scope was taken from.
+    view: Digest,
     /// Whose lane is whose, in the order of the scope.
     lanes: Vec<SubjectId>,
     agreed: Option<Agreed>,
@@ -157,6 +159,7 @@ impl Query {
             reply_key,
             replies: Counter::new(),
             scope,
+            view,
             lanes,
             agreed: None,
             probe_secret: None,
@@ -222,21 +225,24 @@ impl Query {
                 }
                 Phase::AwaitingSums => {
                     let Some(groups) = self.early_sums.take() else { return Ok(()) };
-                    let shares = self.check_and_share(state, &groups)?;
-                    self.phase = Phase::Sums { shares };
+                    let (shares, agreement) = self.check_and_share(state, &groups)?;
+                    self.phase = Phase::Sums { shares, agreement };
                 }
-                Phase::Sums { shares } => {
+                Phase::Sums { shares, agreement } => {
                     let Some(seen) = self.channel.take_both::<Digest>(state.party, SUMS)? else { return Ok(()) };
                     let shares = std::mem::take(shares);
-                    let agreed_on = self.early_digest(state)?;
+                    let agreement = *agreement;
                     let suspects: Vec<Suspect> = seen
                         .iter()
                         .zip(state.party.peers())
-                        .filter(|(digest, _)| **digest != agreed_on)
+                        .filter(|(digest, _)| **digest != agreement)
                         .map(|(_, peer)| Suspect::Holder(peer))
                         .collect();
-                    if !suspects.is_empty() {
-                        return Err(HolderError::SumsDiffer { suspects });
+                    match suspects.as_slice() {
+                        [] => {}
+                        // One peer stands alone: it, or the matcher that sent it other sums.
+                        [one] => return Err(HolderError::SumsDiffer { suspects: vec![Suspect::Matcher, *one] }),
+                        _ => return Err(HolderError::SumsDiffer { suspects: vec![Suspect::Matcher] }),
                     }
                     let width = state.parameters.decision_bits;
                     let circuit = decision_circuit(width, &Lanes::ones(shares.len()), question(&self.asked.decision));
@@ -382,8 +388,16 @@ impl Query {
 
     /// Checks that the sums are those of every live group in the scope, forms this holder's shares of the scores and
     /// tells the peers a digest of everything that the answer depends on. From here on the session is spent.
-    fn check_and_share(&mut self, state: &mut State, groups: &[GroupSums]) -> Result<Vec<u64>, HolderError> {
+    fn check_and_share(&mut self, state: &mut State, groups: &[GroupSums]) -> Result<(Vec<u64>, Digest), HolderError> {
         let record = state.registry.collection(&self.associated.collection)?;
+        // A group that was rebuilt, or a member that was erased, since the session began must not be served any more.
+        for scope in &self.scope {
+            let live = record.live_group(scope.group.group).is_some_and(|g| g.revision == scope.group.revision);
+            let chosen = scope.group.members.iter().filter(|m| scope.slots.binary_search(&m.slot).is_ok());
+            if !live || chosen.into_iter().any(|m| record.is_tombstoned(&m.digest)) {
+                return Err(HolderError::RegistryChanged);
+            }
+        }
         for sums in groups {
             let (group, revision) = (sums.group, sums.revision);
             match self.scope.iter().find(|s| s.group.group == group) {
@@ -396,11 +410,7 @@ impl Query {
         }
         let mut decoded: BTreeMap<GroupId, DecodedSums> = BTreeMap::new();
         for scope in &self.scope {
-            let (group, revision) = (scope.group.group, scope.group.revision);
-            // A group that was rebuilt since the session began must not be served any more.
-            if record.live_group(group).is_none_or(|live| live.revision != revision) {
-                return Err(HolderError::RevokedRevision { group, revision });
-            }
+            let group = scope.group.group;
             let mut named = groups.iter().filter(|s| s.group == group);
             let sums = named.next().ok_or(HolderError::GroupLeftOut { group })?;
             if named.next().is_some() {
@@ -450,23 +460,22 @@ impl Query {
             })
             .collect();
 
-        self.early_sums = Some(groups.to_vec());
-        let digest = self.early_digest(state)?;
+        let digest = self.agreement(state, groups)?;
         for peer in state.party.peers() {
             self.channel.send(state, SUMS, peer, &digest)?;
         }
-        Ok(shares)
+        Ok((shares, digest))
     }
 
     /// H(session ‖ signed request ‖ registry ‖ probe ‖ groups, revisions, A, B): everything the answer depends on.
-    fn early_digest(&self, state: &State) -> Result<Digest, HolderError> {
+    fn agreement(&self, state: &State, groups: &[GroupSums]) -> Result<Digest, HolderError> {
         let mut hasher = Hasher::new("veilmatch/query/agreement");
         hasher.field(&self.channel.session.0).field(&self.digest.0);
-        hasher.field(&state.registry.collection(&self.associated.collection)?.view_digest().0);
+        hasher.field(&self.view.0);
         for (shape, probe) in &self.probes {
             hasher.number(shape.layout.beta() as u64).field(&encode_polynomials(&state.parameters, &probe.bodies));
         }
-        for sums in self.early_sums.iter().flatten() {
+        for sums in groups {
             hasher.number(sums.group.0).number(sums.revision.0.into()).field(&sums.masks).field(&sums.scores);
         }
         Ok(hasher.finish())

@@ -185,6 +185,14 @@ mod tests {
         let hits = guess.iter().zip(&original).filter(|(a, b)| a == b).count();
         assert!(hits < 10, "{hits} of 2048 coefficients guessed");
         assert!(guess.iter().filter(|&&v| ring.centred(v).abs() <= 1).count() < 10);
+        // Nor is the nearest of the three possible values right more often than one guess in three.
+        let bound = i64::from(parameters.modulus) / 6;
+        let nearest = |v| if ring.centred(v).abs() <= bound { 0 } else { ring.centred(v).signum() };
+        let right = guess.iter().zip(&original).filter(|(g, o)| nearest(**g) == ring.centred(**o)).count() as f64;
+        assert!(
+            (right - 2048.0 / 3.0).abs() < 6.0 * (2048.0f64 * 2.0 / 9.0).sqrt(),
+            "{right} of 2048 coefficients guessed"
+        );
     }
 
     fn inverse(q: u32, a: u32) -> u32 {

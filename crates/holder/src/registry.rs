@@ -4,7 +4,7 @@
 //! Only `Commit` and `Erase` change what decisions see; everything before them can be forgotten without a trace.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use veilmatch_domain::{
     ClientId, CollectionId, Epoch, GroupId, Policy, Purpose, Revision, SessionId, SubjectId, TemplateDigest, Timestamp,
@@ -72,10 +72,14 @@ pub(crate) struct CollectionRecord {
     admitted: BTreeMap<SubjectId, TemplateDigest>,
     reserved: BTreeMap<SubjectId, SessionId>,
     tombstones: BTreeSet<TemplateDigest>,
+    /// The last erasure of a subject: which signed request, which template.
+    erased: BTreeMap<SubjectId, (Digest, TemplateDigest)>,
     live: BTreeMap<GroupId, Arc<RegisteredGroup>>,
     located: BTreeMap<TemplateDigest, GroupId>,
     revoked: BTreeSet<(GroupId, Revision)>,
     labels: BTreeMap<(GroupId, Revision), LabelRecord>,
+    /// [`CollectionRecord::view_digest`], until something changes: every query compares it three times.
+    view: OnceLock<Digest>,
 }
 
 impl CollectionRecord {
@@ -141,16 +145,32 @@ impl CollectionRecord {
     pub(crate) fn admit(&mut self, subject: SubjectId, digest: TemplateDigest) {
         self.reserved.remove(&subject);
         self.admitted.insert(subject, digest);
+        self.view = OnceLock::new();
     }
 
     /// Marks the template of a subject as erased. Returns its digest and the group that still carries it.
     ///
     /// # Errors
     /// [`HolderError::UnknownSubject`].
-    pub(crate) fn erase(&mut self, subject: &SubjectId) -> Result<(TemplateDigest, Option<GroupId>), HolderError> {
-        let digest = self.admitted.remove(subject).ok_or_else(|| HolderError::UnknownSubject(subject.clone()))?;
+    pub(crate) fn erase(
+        &mut self,
+        subject: &SubjectId,
+        request: Digest,
+    ) -> Result<(TemplateDigest, Option<GroupId>), HolderError> {
+        // Another holder may have missed the erasure: the client's second request must be able to bring it along.
+        let before = self.erased.get(subject).map(|(_, digest)| *digest);
+        let digest = self.admitted.remove(subject).or(before);
+        let digest = digest.ok_or_else(|| HolderError::UnknownSubject(subject.clone()))?;
         self.tombstones.insert(digest);
+        self.view = OnceLock::new();
+        self.erased.insert(subject.clone(), (request, digest));
         Ok((digest, self.located.get(&digest).copied()))
+    }
+
+    /// What this signed request erased, if it was the subject's last erasure and the subject is not enrolled again.
+    pub(crate) fn erased_by(&self, subject: &SubjectId, request: &Digest) -> Option<(TemplateDigest, Option<GroupId>)> {
+        let (by, digest) = self.erased.get(subject)?;
+        (by == request && !self.admitted.contains_key(subject)).then(|| (*digest, self.located.get(digest).copied()))
     }
 
     /// The record of a label, made if the label is new. A retry with the same content finds its old contributions.
@@ -196,6 +216,7 @@ impl CollectionRecord {
 
     /// Makes a revision live and revokes what it replaces.
     pub(crate) fn commit(&mut self, built: RegisteredGroup, replaces: &[GroupId]) {
+        self.view = OnceLock::new();
         let group = built.group;
         for old in replaces.iter().chain([&group]) {
             if let Some(gone) = self.live.remove(old) {
@@ -211,6 +232,7 @@ impl CollectionRecord {
 
     /// Revokes a group without a successor: its last member was erased.
     pub(crate) fn revoke(&mut self, group: GroupId) {
+        self.view = OnceLock::new();
         if let Some(gone) = self.live.remove(&group) {
             self.revoked.insert((gone.group, gone.revision));
             self.located.retain(|_, place| *place != group);
@@ -222,12 +244,17 @@ impl CollectionRecord {
         &'a self,
         group: &'a RegisteredGroup,
     ) -> impl Iterator<Item = &'a RegisteredMember> {
-        group.members.iter().filter(|m| self.admitted.get(&m.subject) == Some(&m.digest))
+        // A registered member was admitted, and only an erasure, which leaves a tombstone, ends that.
+        group.members.iter().filter(|m| !self.tombstones.contains(&m.digest))
     }
 
     /// A digest of everything that decides what a query sees: the holders compare it.
     #[must_use]
     pub(crate) fn view_digest(&self) -> Digest {
+        *self.view.get_or_init(|| self.compute_view())
+    }
+
+    fn compute_view(&self) -> Digest {
         let mut hasher = Hasher::new("veilmatch/registry/view");
         if let Some(bytes) = self.policy.as_ref().and_then(|p| borsh::to_vec(p).ok()) {
             hasher.field(&bytes);
@@ -259,7 +286,9 @@ impl Registry {
 
     /// Creates a collection or changes its policy.
     pub(crate) fn set_policy(&mut self, collection: CollectionId, policy: Policy) {
-        self.collections.entry(collection).or_default().policy = Some(policy);
+        let record = self.collections.entry(collection).or_default();
+        record.policy = Some(policy);
+        record.view = OnceLock::new();
     }
 
     /// A client's key.

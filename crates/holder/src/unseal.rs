@@ -603,29 +603,4 @@ mod tests {
         let text = format!("{:?}", open(Party::K0, &sealed(&embedding(16))).unwrap());
         assert!(text.len() < 300 && text.contains("own: Secret(redacted)"), "{text}");
     }
-
-    #[test]
-    #[ignore = "prints times; run in release"]
-    #[expect(clippy::print_stdout, reason = "the times are the test's report")]
-    fn times() {
-        for dimension in [128, 256, 512, 1024] {
-            let embedding = embedding(dimension);
-            let time = |work: &dyn Fn()| {
-                let start = std::time::Instant::now();
-                (0..500).for_each(|_| work());
-                start.elapsed() / 500
-            };
-            let template = sealed(&embedding);
-            let bytes = template.to_bytes();
-            let seal = time(&|| drop(sealed(&embedding)));
-            let verify = time(&|| {
-                let read = SealedTemplate::from_bytes(&bytes).unwrap();
-                read.verify(&signer().verifying_key()).unwrap();
-            });
-            let unseal = time(&|| drop(open(Party::K1, &template).unwrap()));
-            println!(
-                "d = {dimension}: seal {seal:.0?}, read and verify {verify:.0?}, unseal (one holder) {unseal:.0?}"
-            );
-        }
-    }
 }

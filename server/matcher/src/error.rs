@@ -43,9 +43,12 @@ pub enum MatcherError {
     /// A holder sent the same part twice, or a part that it does not hold.
     #[error("key holder {0} sent a part that is not expected from it")]
     UnexpectedPart(Party),
-    /// The holders' verdicts on a batch differ.
-    #[error("the key holders do not agree on what they admit")]
-    VerdictsDiffer,
+    /// Two holders named different seeds of one probe's masks.
+    #[error("key holders {0} and {1} do not agree on the masks of the probe")]
+    SeedsDiffer(Party, Party),
+    /// One holder's verdict on a template is not that of the two others.
+    #[error("key holder {0} does not agree with the others on what is admitted")]
+    VerdictsDiffer(Party),
     /// Messages did not come in time.
     #[error("waited in vain for {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and "))]
     TimedOut(Vec<Suspect>),
@@ -60,10 +63,11 @@ impl MatcherError {
     pub fn suspects(&self) -> Vec<Suspect> {
         let holders = |part: Part| vec![Suspect::holders_of(part)];
         match self {
-            Self::MalformedAnswer(p) | Self::UnexpectedPart(p) => vec![Suspect::Holder(*p)],
+            Self::MalformedAnswer(p) | Self::UnexpectedPart(p) | Self::VerdictsDiffer(p) => vec![Suspect::Holder(*p)],
+            Self::SeedsDiffer(a, b) => vec![Suspect::pair(*a, *b)],
             Self::Ciphertext(e) => holders(e.part()),
             Self::TimedOut(suspects) => suspects.clone(),
-            Self::VerdictsDiffer | Self::EmptyScope | Self::NoKeys => Vec::new(),
+            Self::EmptyScope | Self::NoKeys => Vec::new(),
             _ => vec![Suspect::Client],
         }
     }
@@ -87,7 +91,8 @@ impl Explain for MatcherError {
             Self::WrongUse => "wrong-use",
             Self::Ciphertext(_) => "bodies-differ",
             Self::UnexpectedPart(_) => "unexpected-part",
-            Self::VerdictsDiffer => "verdicts-differ",
+            Self::SeedsDiffer(..) => "seeds-differ",
+            Self::VerdictsDiffer(_) => "verdicts-differ",
             Self::TimedOut(_) => "timed-out",
             Self::NoKeys => "no-keys",
         }

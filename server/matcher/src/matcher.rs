@@ -63,8 +63,12 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub(crate) fn tell_all(&mut self, message: &ToHolder) {
+        self.tell(&Party::ALL, message);
+    }
+
+    pub(crate) fn tell(&mut self, parties: &[Party], message: &ToHolder) {
         if let Ok(bytes) = borsh::to_vec(message) {
-            for party in Party::ALL {
+            for &party in parties {
                 self.outbox.push(Outbound { to: Recipient::Holder(party), bytes: bytes.clone() });
             }
         }
@@ -161,16 +165,14 @@ impl Matcher {
     }
 
     /// Gives up every request that waits for a holder; the caller has the clock. Holders are told to forget the sessions.
+    /// What holders were told to commit or to erase is not given up but said again, for they must not come apart.
     pub fn expire(&mut self) -> Vec<Outbound> {
         for (session, search) in std::mem::take(&mut self.searches) {
             let error = MatcherError::TimedOut(search.late());
             self.shared.tell_all(&ToHolder::Abandon { session });
             self.shared.answer(search.request, &ClientAnswer::Refused(error.refusal()));
         }
-        if let Some(writer) = self.writer.take() {
-            let error = MatcherError::TimedOut(writer.late());
-            writer.give_up(&mut self.shared, error.refusal());
-        }
+        self.writer = self.writer.take().and_then(|writer| writer.expire(&mut self.shared));
         self.start_waiting();
         std::mem::take(&mut self.shared.outbox)
     }

@@ -16,7 +16,8 @@ type Copies = [(Option<PartPayload>, Option<PartPayload>); 3];
 /// Parts of the probe for one block width.
 #[derive(Default)]
 struct Gathering {
-    seed: Option<MaskSeed>,
+    /// The seed of the masks, and who named it first.
+    seed: Option<(MaskSeed, Party)>,
     copies: Copies,
 }
 
@@ -127,8 +128,9 @@ impl Search {
         match message {
             FromHolder::ProbePart { seed, shape, part, payload, .. } => {
                 let gathering = self.gathering.get_mut(&shape).ok_or(MatcherError::UnexpectedPart(party))?;
-                if *gathering.seed.get_or_insert(seed) != seed {
-                    return Err(MatcherError::UnexpectedPart(party));
+                let (known, first) = *gathering.seed.get_or_insert((seed, party));
+                if known != seed {
+                    return Err(MatcherError::SeedsDiffer(first, party));
                 }
                 file_copy(&mut gathering.copies, party, part, payload)?;
                 if !self.scanned && self.gathering.values().all(|g| complete(&g.copies)) {
@@ -155,7 +157,7 @@ impl Search {
         let parameters = shared.parameters;
         let mut probes = BTreeMap::new();
         for (shape, gathering) in &mut self.gathering {
-            let Some(seed) = gathering.seed else { continue };
+            let Some((seed, _)) = gathering.seed else { continue };
             let polynomials = shape.layout.blocks(self.dimension);
             let bodies = sum_parts(&parameters, &shared.ring, polynomials, &borrowed(&gathering.copies))?;
             gathering.copies = Copies::default();

@@ -3,6 +3,10 @@
 //! Enrol: admit at the holders, commit, store, build groups, commit each. Erase: tombstone at the holders, remove the
 //! sealed template, rebuild the group that held it. A failure leaves the index and the holders' registries as they
 //! were before the step that failed; templates that are admitted but not indexed are indexed with the next change.
+//!
+//! The holders must not come apart: a holder that has sent its verdicts or its parts has promised to commit, so once
+//! the matcher has said `Commit` nothing ends the session but the acknowledgement of all three. What is not
+//! acknowledged in time is said again; the holders take a repetition for what it is. The same goes for an erasure.
 
 use std::collections::VecDeque;
 
@@ -31,19 +35,39 @@ struct Agenda {
     collection: CollectionId,
     plans: VecDeque<BuildPlan>,
     answer: ClientAnswer,
+    /// How often a deadline has passed since the stage began; the client is told the second time.
+    overdue: u32,
 }
+
+impl Agenda {
+    fn new(request: RequestId, collection: CollectionId, plans: VecDeque<BuildPlan>, answer: ClientAnswer) -> Self {
+        Self { request, collection, plans, answer, overdue: 0 }
+    }
+
+    fn tell_client(&self, shared: &mut Shared, answer: &ClientAnswer) {
+        if self.overdue < PATIENCE {
+            shared.answer(self.request, answer);
+        }
+    }
+}
+
+/// Deadlines that may pass before the client hears that a commit is not acknowledged.
+const PATIENCE: u32 = 2;
 
 struct Admitting {
     session: SessionId,
     templates: Vec<Option<(SubjectId, TemplateDigest, Vec<u8>)>>,
     verdicts: [Option<Vec<Verdict>>; 3],
+    committing: bool,
     committed: [bool; 3],
     more_follows: bool,
 }
 
 struct Erasing {
     subject: SubjectId,
+    signed: Vec<u8>,
     acknowledged: [bool; 3],
+    refused: [Option<Refusal>; 3],
 }
 
 struct Building {
@@ -98,11 +122,12 @@ impl Writer {
                     session,
                     templates: parsed,
                     verdicts: [None, None, None],
+                    committing: false,
                     committed: [false; 3],
                     more_follows,
                 };
                 let answer = ClientAnswer::Enrolled { verdicts: Vec::new() };
-                let agenda = Agenda { request, collection, plans: VecDeque::new(), answer };
+                let agenda = Agenda::new(request, collection, VecDeque::new(), answer);
                 Ok(Some(Writer { agenda, stage: Stage::Admitting(admitting) }))
             }
             Job::Erase { signed } => {
@@ -111,19 +136,15 @@ impl Writer {
                 if collection.index.template(&erasure.subject).is_none() {
                     return Err(MatcherError::UnknownSubject(erasure.subject));
                 }
-                shared.tell_all(&ToHolder::Erase { request: signed });
-                let agenda = Agenda {
-                    request,
-                    collection: erasure.collection,
-                    plans: VecDeque::new(),
-                    answer: ClientAnswer::Erased,
-                };
-                let erasing = Erasing { subject: erasure.subject, acknowledged: [false; 3] };
+                shared.tell_all(&ToHolder::Erase { request: signed.clone() });
+                let agenda = Agenda::new(request, erasure.collection, VecDeque::new(), ClientAnswer::Erased);
+                let erasing =
+                    Erasing { subject: erasure.subject, signed, acknowledged: [false; 3], refused: [None, None, None] };
                 Ok(Some(Writer { agenda, stage: Stage::Erasing(erasing) }))
             }
             Job::Rebuild { collection, plans } => {
                 let answer = ClientAnswer::Enrolled { verdicts: Vec::new() };
-                let agenda = Agenda { request, collection, plans: plans.into(), answer };
+                let agenda = Agenda::new(request, collection, plans.into(), answer);
                 Ok(Self::next_build(shared, agenda))
             }
         }
@@ -132,13 +153,13 @@ impl Writer {
     /// Orders the next group, or answers the client if there is none.
     fn next_build(shared: &mut Shared, mut agenda: Agenda) -> Option<Writer> {
         let Some(plan) = agenda.plans.pop_front() else {
-            shared.answer(agenda.request, &agenda.answer);
+            agenda.tell_client(shared, &agenda.answer);
             return None;
         };
         match Self::order(shared, &agenda.collection, plan) {
             Ok(building) => Some(Writer { agenda, stage: Stage::Building(Box::new(building)) }),
             Err(error) => {
-                shared.answer(agenda.request, &ClientAnswer::Refused(error.refusal()));
+                agenda.tell_client(shared, &ClientAnswer::Refused(error.refusal()));
                 None
             }
         }
@@ -183,14 +204,18 @@ impl Writer {
     /// Takes a holder's message; `None` when the job is done.
     pub(crate) fn take(mut self, shared: &mut Shared, party: Party, message: FromHolder) -> Option<Writer> {
         let step = match (&mut self.stage, message) {
-            (Stage::Admitting(a), FromHolder::Admitted { session, verdicts }) if session == a.session => {
+            (Stage::Admitting(a), FromHolder::Admitted { session, verdicts })
+                if session == a.session && !a.committing =>
+            {
                 a.take_verdicts(shared, party, verdicts, &mut self.agenda.answer)
             }
             (Stage::Admitting(a), FromHolder::Committed { session }) if session == a.session => {
                 Ok(mark(&mut a.committed, party))
             }
             (Stage::Erasing(e), FromHolder::Erased { .. }) => Ok(mark(&mut e.acknowledged, party)),
-            (Stage::Building(b), FromHolder::GroupPart { session, part, payload }) if session == b.session => {
+            (Stage::Building(b), FromHolder::GroupPart { session, part, payload })
+                if session == b.session && b.bodies.is_none() =>
+            {
                 file_copy(&mut b.copies, party, part, payload)
                     .and_then(|()| b.add_up(shared, &self.agenda.collection))
                     .map(|()| false)
@@ -198,7 +223,18 @@ impl Writer {
             (Stage::Building(b), FromHolder::Committed { session }) if session == b.session => {
                 Ok(mark(&mut b.committed, party))
             }
-            (stage, FromHolder::Refused { session, refusal }) => {
+            (Stage::Erasing(e), FromHolder::Refused { session: None, refusal }) => {
+                if let Some(place) = e.refused.get_mut(party.index()) {
+                    place.get_or_insert(refusal);
+                }
+                if let [Some(first), Some(_), Some(_)] = &e.refused {
+                    let first = first.clone();
+                    self.give_up(shared, first);
+                    return None;
+                }
+                Ok(false)
+            }
+            (stage, FromHolder::Refused { session, refusal }) if !stage.is_promised() => {
                 let ours = session.is_none_or(|s| stage.session() == Some(s));
                 if ours {
                     self.give_up(shared, refusal);
@@ -221,6 +257,7 @@ impl Writer {
     /// All three holders have committed, or acknowledged: carry the change out here and go on.
     fn stage_done(mut self, shared: &mut Shared) -> Option<Writer> {
         let parameters = shared.parameters;
+        self.agenda.overdue = if self.agenda.overdue < PATIENCE { 0 } else { PATIENCE };
         let Ok(collection) = shared.collection(&self.agenda.collection) else { return None };
         match self.stage {
             Stage::Admitting(admitting) => {
@@ -267,7 +304,35 @@ impl Writer {
         if let Some(session) = self.stage.session() {
             shared.tell_all(&ToHolder::Abandon { session });
         }
-        shared.answer(self.agenda.request, &ClientAnswer::Refused(refusal));
+        self.agenda.tell_client(shared, &ClientAnswer::Refused(refusal));
+    }
+
+    /// A deadline has passed: says again what must be acknowledged by all three, gives up anything else.
+    pub(crate) fn expire(mut self, shared: &mut Shared) -> Option<Writer> {
+        let late = self.late();
+        let refusal = MatcherError::TimedOut(late.clone()).refusal();
+        let silent: Vec<Party> = Party::ALL.into_iter().filter(|p| late.contains(&Suspect::Holder(*p))).collect();
+        let again = match &self.stage {
+            Stage::Erasing(e) if self.agenda.overdue == 0 => ToHolder::Erase { request: e.signed.clone() },
+            Stage::Erasing(e) => {
+                let refusal = e.refused.iter().flatten().next().cloned().unwrap_or(refusal);
+                self.give_up(shared, refusal);
+                return None;
+            }
+            stage => match stage.session().filter(|_| stage.is_promised()) {
+                Some(session) => ToHolder::Commit { session },
+                None => {
+                    self.give_up(shared, refusal);
+                    return None;
+                }
+            },
+        };
+        shared.tell(&silent, &again);
+        if self.agenda.overdue + 1 == PATIENCE {
+            self.agenda.tell_client(shared, &ClientAnswer::Refused(refusal));
+        }
+        self.agenda.overdue = (self.agenda.overdue + 1).min(PATIENCE);
+        Some(self)
     }
 
     pub(crate) fn late(&self) -> Vec<Suspect> {
@@ -296,6 +361,15 @@ impl Stage {
             Stage::Erasing(_) => None,
         }
     }
+
+    /// Whether the holders were told to commit: there is no way back.
+    fn is_promised(&self) -> bool {
+        match self {
+            Stage::Admitting(a) => a.committing,
+            Stage::Building(b) => b.bodies.is_some(),
+            Stage::Erasing(_) => false,
+        }
+    }
 }
 
 impl Admitting {
@@ -317,7 +391,8 @@ impl Admitting {
         let [Some(first), Some(second), Some(third)] = &self.verdicts else { return Ok(false) };
         let mut merged = Vec::with_capacity(first.len());
         for ((a, b), c) in first.iter().zip(second).zip(third) {
-            let accepted = [a, b, c].iter().filter(|v| matches!(v, Verdict::Accepted)).count();
+            let accepts = [a, b, c].map(|v| matches!(v, Verdict::Accepted));
+            let accepted = accepts.iter().filter(|a| **a).count();
             match accepted {
                 3 => merged.push(Verdict::Accepted),
                 // The holders vote before they check norms, so all refuse what one refuses. The reason that says most
@@ -327,12 +402,16 @@ impl Admitting {
                     let reason = [a, b, c].iter().find(own_reason).map_or(a, |v| *v);
                     merged.push(reason.clone());
                 }
-                _ => return Err(MatcherError::VerdictsDiffer),
+                _ => {
+                    let alone = Party::ALL.into_iter().zip(accepts).find(|(_, accept)| *accept == (accepted == 1));
+                    return Err(MatcherError::VerdictsDiffer(alone.map_or(party, |(odd, _)| odd)));
+                }
             }
         }
         let any = merged.contains(&Verdict::Accepted);
         *answer = ClientAnswer::Enrolled { verdicts: merged };
         let session = self.session;
+        self.committing = any;
         if any {
             shared.tell_all(&ToHolder::Commit { session });
             Ok(false)
