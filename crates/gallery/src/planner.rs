@@ -30,7 +30,7 @@ pub struct BuildPlan {
 }
 
 /// The layout that scans `count` templates with the least work: one body with the widest blocks that holds them,
-/// otherwise as few bodies of the narrow layout as hold them, at most [`FULL_RANK`].
+/// otherwise as few bodies of the narrow layout as hold them, at most 16.
 #[must_use]
 pub fn layout_for(parameters: &Parameters, count: usize) -> Layout {
     let positions = |beta: usize| parameters.degree / beta;
