@@ -484,3 +484,22 @@ fn holders_with_different_policies_open_nothing() {
     scene.assert_refused(refused, "policy", Suspect::Client);
     assert_eq!(scene.cluster.ask(&probe, query(Decision::Exists, 0.6)), Ok(Outcome::Exists(false)));
 }
+
+/// A build that was given up may be ordered again: the same label and content give the same bytes, so a matcher that asks
+/// twice has no second sample of a secret. Another revision gives other bytes throughout.
+#[test]
+fn a_retry_gives_identical_bytes() {
+    let mut puppet = Puppet::new(131, 4);
+    let members = [(0, 0), (40, 1), (63, 3)];
+    let first = puppet.order(A, 1, (64, 2), &members);
+    let (session, bodies) = puppet.recrypt(first.clone()).unwrap();
+    puppet.tell(&Party::ALL, &ToHolder::Abandon { session });
+    let (retried, again) = puppet.recrypt(first).unwrap();
+    assert_ne!(session, retried, "an attempt is a session of its own");
+    assert!(bodies == again, "the retry gave other bytes");
+    puppet.tell(&Party::ALL, &ToHolder::Abandon { session: retried });
+    let second = puppet.order(A, 2, (64, 2), &members);
+    let (_, other) = puppet.recrypt(second).unwrap();
+    let equal = bodies.bodies.iter().zip(&other.bodies).filter(|(a, b)| a == b).count();
+    assert!(equal < 10, "{equal} of {} residues are equal in another revision", other.bodies.len());
+}
