@@ -476,7 +476,7 @@ impl Puppet {
                 let polynomials = shape.layout.blocks(dimension);
                 let bodies = sum_parts(&parameters, &parameters.ring(), polynomials, &borrowed).ok()?;
                 let seed = veilmatch_glwe::MaskSeed(seed);
-                let probe = ProbeCiphertext::new(&parameters, shape.layout, dimension, &seed, bodies);
+                let probe = ProbeCiphertext::new(seed.expand(&parameters, shape.layout, dimension), bodies);
                 Some((shape.layout.beta(), probe))
             })
             .collect()

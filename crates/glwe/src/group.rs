@@ -1,10 +1,10 @@
 //! Ciphertexts as the matcher holds them: packed groups and probes, and how their parts are added up.
 
-use veilmatch_domain::{Dimension, Epoch, GroupId, Part, Revision};
+use veilmatch_domain::{Epoch, GroupId, Part, Revision};
 use veilmatch_kernels::{PackingError, Ring, ScanProbe, pack, packed_bytes, scan_bodies, unpack};
 use veilmatch_secret::{Digest, Hasher};
 
-use crate::{GroupSums, Layout, MaskSeed, Parameters, PartPayload};
+use crate::{GroupSums, Layout, Masks, Parameters, PartPayload};
 
 /// Why three parts are not a ciphertext.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -113,18 +113,10 @@ pub struct ProbeCiphertext {
 }
 
 impl ProbeCiphertext {
-    /// Expands the masks of a probe of this dimension.
+    /// A probe with these masks.
     #[must_use]
-    pub fn new(
-        parameters: &Parameters,
-        layout: Layout,
-        dimension: Dimension,
-        seed: &MaskSeed,
-        bodies: Vec<u32>,
-    ) -> Self {
-        let masks =
-            (0..layout.blocks(dimension)).flat_map(|block| seed.mask(parameters, layout.beta(), block)).collect();
-        Self { masks, bodies }
+    pub fn new(masks: Masks, bodies: Vec<u32>) -> Self {
+        Self { masks: masks.values, bodies }
     }
 }
 

@@ -1,9 +1,11 @@
 //! Public masks, expanded from a seed in the transformed domain.
 
 use borsh::{BorshDeserialize, BorshSerialize};
+use rayon::prelude::*;
+use veilmatch_domain::Dimension;
 use veilmatch_secret::{Label, Stream};
 
-use crate::Parameters;
+use crate::{Layout, Parameters};
 
 /// The public seed of the masks of one group or one probe: a hash of its label and of contributions of all three
 /// holders, who committed to them before any was shown. It is uniform as long as one holder is honest.
@@ -20,6 +22,25 @@ impl MaskSeed {
             .number(beta as u64)
             .number(block as u64);
         uniform_polynomial(parameters, &mut Stream::public(label.digest().0))
+    }
+}
+
+/// The masks a_j of all blocks, expanded once and passed along.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Masks {
+    /// What they were expanded from.
+    pub seed: MaskSeed,
+    /// J·N residues, transformed, block by block.
+    pub values: Vec<u32>,
+}
+
+impl MaskSeed {
+    /// The masks of every block of vectors of this dimension.
+    #[must_use]
+    pub fn expand(self, parameters: &Parameters, layout: Layout, dimension: Dimension) -> Masks {
+        let blocks = (0..layout.blocks(dimension)).into_par_iter();
+        let values = blocks.flat_map_iter(|block| self.mask(parameters, layout.beta(), block)).collect();
+        Masks { seed: self, values }
     }
 }
 

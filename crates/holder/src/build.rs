@@ -13,9 +13,7 @@ use borsh::{BorshDeserialize, BorshSerialize};
 use rayon::prelude::*;
 
 use veilmatch_domain::{Dimension, Part, Suspect};
-use veilmatch_glwe::{
-    BuildOrder, FromHolder, MaskSeed, PartPayload, body_digest, decode_polynomials, encode_polynomials,
-};
+use veilmatch_glwe::{BuildOrder, FromHolder, Masks, PartPayload, body_digest, decode_polynomials, encode_polynomials};
 use veilmatch_sealed::SealedTemplate;
 use veilmatch_secret::{Digest, Hasher, Label, Seed};
 
@@ -137,7 +135,8 @@ impl Build {
             let check_seed = agreed.check_seed(label);
             let (group, revision) = (self.order.group, self.order.revision);
             state.registry.collection_mut(&self.order.collection)?.fix_masks(group, revision, masks)?;
-            self.recrypt(state, &masks, check_seed)?;
+            let masks = masks.expand(&state.parameters, self.order.layout, self.dimension);
+            self.recrypt(state, masks, check_seed)?;
         }
         if let Phase::Parts { shared, .. } = &self.phase {
             let shared = *shared;
@@ -166,7 +165,7 @@ impl Build {
     }
 
     /// Computes both parts of the bodies, sends them to the matcher and their digests and check vectors to the peers.
-    fn recrypt(&mut self, state: &mut State, masks: &MaskSeed, check_seed: Seed) -> Result<(), HolderError> {
+    fn recrypt(&mut self, state: &mut State, masks: Masks, check_seed: Seed) -> Result<(), HolderError> {
         let order = &self.order;
         let (parameters, layout, dimension) = (state.parameters, order.layout, self.dimension);
         let secrets: Vec<_> = (0..layout.rank())
@@ -199,8 +198,7 @@ impl Build {
                     values: if choose == 0 { o.own.expose() } else { o.next.expose() },
                 })
                 .collect();
-            let bodies =
-                gallery_part(&parameters, &state.ring, layout, dimension, masks, seed, &secret_parts, &members);
+            let bodies = gallery_part(&parameters, &state.ring, layout, &masks, seed, &secret_parts, &members);
             let vectors: Vec<u32> = rho
                 .iter()
                 .flat_map(|rho| combine_bodies(&parameters, &state.ring, layout, dimension, rho, &bodies))
@@ -228,10 +226,8 @@ impl Build {
         self.channel.send(state, PARTS, state.party.previous(), &to_previous)?;
         self.channel.send(state, PARTS, state.party.next(), &to_next)?;
         let own_bodies = packed.into_iter().next().unwrap_or_default();
-        let mask_values =
-            (0..layout.blocks(dimension)).flat_map(|block| masks.mask(&parameters, layout.beta(), block)).collect();
         let shared = [with_next, with_previous];
-        self.phase = Phase::Parts { own_checks: checks, shared, own_bodies, check_seed, masks: mask_values };
+        self.phase = Phase::Parts { own_checks: checks, shared, own_bodies, check_seed, masks: masks.values };
         Ok(())
     }
 

@@ -111,7 +111,7 @@ impl Glwe {
     fn index_parts(&mut self, layout: Layout, members: &[Parts]) {
         let group = GroupId(self.groups.len() as u64);
         let collection = CollectionId::new("c").unwrap();
-        let masks = MaskSeed([self.groups.len() as u8 + 1; 32]);
+        let masks = MaskSeed([self.groups.len() as u8 + 1; 32]).expand(&P, layout, self.dimension);
         let check_seed = Seed::from_bytes([self.groups.len() as u8 + 100; 32]);
         let secrets: Vec<[SecretParts; 3]> = (0..layout.rank())
             .map(|k| self.keys.each_ref().map(|keys| keys.gallery_secret(&P, &self.ring, &collection, k)))
@@ -130,21 +130,20 @@ impl Glwe {
                 .map(|(m, &slot)| PartOfMember { place: layout.place(&P, slot).unwrap(), values: &m[part.index()] })
                 .collect();
             let seed = &self.keys[part.index()].seeds.own;
-            let body = gallery_part(&P, &self.ring, layout, self.dimension, &masks, seed, &secrets, &parts);
+            let body = gallery_part(&P, &self.ring, layout, &masks, seed, &secrets, &parts);
             self.ring.add_assign(&mut bodies, &body);
         }
         let checks = std::array::from_fn::<_, CHECKS, _>(|check| {
             let rho = coefficients(&P, &check_seed, check, layout);
             combine_bodies(&P, &self.ring, layout, self.dimension, &rho, &bodies)
         });
-        let mask_values = (0..blocks).flat_map(|block| masks.mask(&P, layout.beta(), block)).collect();
         let registered = RegisteredGroup {
             group,
             revision: Revision(0),
             epoch: Epoch(0),
             layout,
             members: Vec::new(),
-            masks: mask_values,
+            masks: masks.values,
             check_seed,
             checks,
         };
@@ -163,16 +162,16 @@ impl Glwe {
         let secrets = seeds.each_ref().map(|s| SecretParts::of_probe(&self.ring, s));
         let mut mask_bytes = [0u8; 32];
         mask_bytes[..8].copy_from_slice(&self.sessions.to_le_bytes());
-        let masks = MaskSeed(mask_bytes);
+        let masks = MaskSeed(mask_bytes).expand(&P, layout, self.dimension);
         let mut bodies = vec![0u32; layout.blocks(self.dimension) * P.degree];
         for part in Part::ALL {
             let secret = part_secret(&secrets, part);
             let seed = &seeds[part.index()].own;
             let values = &parts[part.index()];
-            let body = probe_part(&P, &self.ring, layout, self.dimension, &masks, seed, secret, values);
+            let body = probe_part(&P, &self.ring, layout, &masks, seed, secret, values);
             self.ring.add_assign(&mut bodies, &body);
         }
-        (ProbeCiphertext::new(&P, layout, self.dimension, &masks, bodies), secrets)
+        (ProbeCiphertext::new(masks, bodies), secrets)
     }
 
     /// The matcher's honest sums of a group, decoded as the holders do.

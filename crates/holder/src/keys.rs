@@ -206,8 +206,8 @@ mod tests {
         [0, 1, 2].map(|i| {
             let seeds = keys[i].session_seeds(&session, &fresh[i], &fresh[(i + 1) % 3]);
             let secret = SecretParts::of_probe(ring, &seeds);
-            let (dimension, masks) = (Dimension::new(DIMENSION).unwrap(), MaskSeed([5; 32]));
-            probe_part(&P, ring, layout(), dimension, &masks, &seeds.own, secret.own.expose(), &probe.parts[i])
+            let masks = MaskSeed([5; 32]).expand(&P, layout(), Dimension::new(DIMENSION).unwrap());
+            probe_part(&P, ring, layout(), &masks, &seeds.own, secret.own.expose(), &probe.parts[i])
         })
     }
 

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use veilmatch_domain::{Decision, GroupId, Outcome, Purpose, Query as Asked, SubjectId, Suspect, TemplateDigest};
 use veilmatch_glwe::{
-    FromHolder, GroupSums, Layout, PartPayload, ProbeCiphertext, ProbeShape, body_digest, decode_polynomials,
+    FromHolder, GroupSums, Layout, Masks, PartPayload, ProbeCiphertext, ProbeShape, body_digest, decode_polynomials,
     encode_polynomials,
 };
 use veilmatch_mpc::{
@@ -56,7 +56,7 @@ struct ProbeNews {
 /// One block width of the probe at this holder.
 struct OwnProbe {
     shape: ProbeShape,
-    seed: veilmatch_glwe::MaskSeed,
+    masks: Masks,
     /// Sum of the two parts that this holder computed.
     sum: Vec<u32>,
     with_next: Digest,
@@ -306,9 +306,9 @@ impl Query {
                 .bytes(parameters.name.as_bytes())
                 .bytes(&session.0)
                 .number(shape.layout.beta() as u64);
-            let masks = agreed.masks(label);
+            let masks = agreed.masks(label).expand(&parameters, shape.layout, dimension);
             let part = |seed, secret: &[u32], values: &[u64]| {
-                probe_part(&parameters, &state.ring, shape.layout, dimension, &masks, seed, secret, values)
+                probe_part(&parameters, &state.ring, shape.layout, &masks, seed, secret, values)
             };
             let own_part = part(&agreed.seeds.own, secret.own.expose(), opened.own.expose());
             let next_part = part(&agreed.seeds.next, secret.next.expose(), opened.next.expose());
@@ -321,7 +321,7 @@ impl Query {
             to_next.push(ProbeNews { shape, shared: with_next, missing: PartPayload::Digest(with_previous) });
             let mut sum = own_part;
             state.ring.add_assign(&mut sum, &next_part);
-            probes.push((OwnProbe { shape, seed: masks, sum, with_next, with_previous }, own_bytes));
+            probes.push((OwnProbe { shape, masks, sum, with_next, with_previous }, own_bytes));
         }
         self.channel.send(state, PROBE, state.party.next(), &to_next)?;
         self.channel.send(state, PROBE, state.party.previous(), &to_previous)?;
@@ -330,7 +330,8 @@ impl Query {
             for (part, payload) in
                 [(own, PartPayload::Polynomials(own_bytes)), (next, PartPayload::Digest(probe.with_next))]
             {
-                let message = FromHolder::ProbePart { session, seed: probe.seed, shape: probe.shape, part, payload };
+                let message =
+                    FromHolder::ProbePart { session, seed: probe.masks.seed, shape: probe.shape, part, payload };
                 state.tell_matcher(&message)?;
             }
             own_probes.push(probe);
@@ -338,7 +339,7 @@ impl Query {
         Ok(own_probes)
     }
 
-    /// Adds the third part of every probe body and expands the masks.
+    /// Adds the third part of every probe body.
     fn complete_probes(
         &mut self,
         state: &State,
@@ -379,8 +380,7 @@ impl Query {
             let third = decode_polynomials(&state.parameters, &bytes, blocks).map_err(|_| malformed(next_peer))?;
             let mut bodies = probe.sum;
             state.ring.add_assign(&mut bodies, &third);
-            let ciphertext =
-                ProbeCiphertext::new(&state.parameters, layout, self.associated.dimension, &probe.seed, bodies);
+            let ciphertext = ProbeCiphertext::new(probe.masks, bodies);
             self.probes.insert(probe.shape, ciphertext);
         }
         Ok(())

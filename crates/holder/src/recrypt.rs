@@ -10,9 +10,8 @@
 //! the same label gives the same bytes, and the registry refuses a label with other content.
 
 use rayon::prelude::*;
-use veilmatch_domain::Dimension;
 use veilmatch_glwe::{
-    Layout, MaskSeed, Parameters, Scales, SealedUse, SlotPlace, place_gallery, place_probe, scale_part,
+    Layout, MaskSeed, Masks, Parameters, Scales, SealedUse, SlotPlace, place_gallery, place_probe, scale_part,
 };
 use veilmatch_kernels::Ring;
 use veilmatch_secret::{Label, Secret, Seed, Stream};
@@ -73,13 +72,11 @@ fn scaled(parameters: &Parameters, scales: &Scales, usage: SealedUse, values: &[
 ///
 /// `secrets` holds this part of s_k for k = 0..r, transformed; `seed` is the seed of the part.
 #[must_use]
-#[expect(clippy::too_many_arguments, reason = "every input of a deterministic function, named at the call")]
 pub(crate) fn gallery_part(
     parameters: &Parameters,
     ring: &Ring,
     layout: Layout,
-    dimension: Dimension,
-    masks: &MaskSeed,
+    masks: &Masks,
     seed: &Seed,
     secrets: &[&[u32]],
     members: &[PartOfMember<'_>],
@@ -87,10 +84,11 @@ pub(crate) fn gallery_part(
     let scales = parameters.scales(layout.beta());
     let scaled: Vec<(SlotPlace, Secret<Vec<u32>>)> =
         members.par_iter().map(|m| (m.place, scaled(parameters, &scales, SealedUse::Gallery, m.values))).collect();
-    (0..layout.blocks(dimension))
-        .into_par_iter()
-        .flat_map_iter(|block| {
-            let mask = masks.mask(parameters, layout.beta(), block);
+    masks
+        .values
+        .par_chunks_exact(parameters.degree)
+        .enumerate()
+        .flat_map_iter(|(block, mask)| {
             let mut messages = vec![vec![0u32; parameters.degree]; layout.rank()];
             for (place, values) in &scaled {
                 if let Some(message) = messages.get_mut(place.body) {
@@ -99,8 +97,8 @@ pub(crate) fn gallery_part(
             }
             let mut bodies = Vec::with_capacity(layout.rank() * parameters.degree);
             for (body, (message, secret)) in messages.into_iter().zip(secrets).enumerate() {
-                let error = error_polynomial(parameters, ring, seed, masks, block, body);
-                bodies.extend_from_slice(&encrypt(ring, &mask, secret, message, &error));
+                let error = error_polynomial(parameters, ring, seed, &masks.seed, block, body);
+                bodies.extend_from_slice(&encrypt(ring, mask, secret, message, &error));
             }
             bodies
         })
@@ -109,26 +107,25 @@ pub(crate) fn gallery_part(
 
 /// One part of the bodies of a probe for layouts of width β: J polynomials.
 #[must_use]
-#[expect(clippy::too_many_arguments, reason = "every input of a deterministic function, named at the call")]
 pub(crate) fn probe_part(
     parameters: &Parameters,
     ring: &Ring,
     layout: Layout,
-    dimension: Dimension,
-    masks: &MaskSeed,
+    masks: &Masks,
     seed: &Seed,
     secret: &[u32],
     values: &[u64],
 ) -> Vec<u32> {
     let scales = parameters.scales(layout.beta());
     let values = scaled(parameters, &scales, SealedUse::Probe, values);
-    (0..layout.blocks(dimension))
-        .into_par_iter()
-        .flat_map_iter(|block| {
-            let mask = masks.mask(parameters, layout.beta(), block);
+    masks
+        .values
+        .par_chunks_exact(parameters.degree)
+        .enumerate()
+        .flat_map_iter(|(block, mask)| {
             let message = place_probe(parameters, ring, layout, block, values.expose());
-            let error = error_polynomial(parameters, ring, seed, masks, block, 0);
-            encrypt(ring, &mask, secret, message, &error)
+            let error = error_polynomial(parameters, ring, seed, &masks.seed, block, 0);
+            encrypt(ring, mask, secret, message, &error)
         })
         .collect()
 }
@@ -136,6 +133,7 @@ pub(crate) fn probe_part(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use veilmatch_domain::Dimension;
     use veilmatch_glwe::GLWE_2048_V1;
 
     #[test]
@@ -218,8 +216,10 @@ mod tests {
         let secrets: Vec<&[u32]> = secrets.iter().map(Vec::as_slice).collect();
         let values = vec![(1u64 << 47) + 3; 64];
         let member = || [PartOfMember { place: SlotPlace { body: 1, position: 3 }, values: &values }];
-        let part =
-            |masks| gallery_part(&parameters, &ring, layout, dimension, &MaskSeed(masks), &seed, &secrets, &member());
+        let part = |masks| {
+            let masks = MaskSeed(masks).expand(&parameters, layout, dimension);
+            gallery_part(&parameters, &ring, layout, &masks, &seed, &secrets, &member())
+        };
         assert_eq!(part([1; 32]), part([1; 32]));
         let (a, b) = (part([1; 32]), part([2; 32]));
         assert!(a.iter().zip(&b).filter(|(x, y)| x == y).count() < 5);

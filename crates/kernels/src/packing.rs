@@ -50,23 +50,17 @@ pub fn unpack(modulus: u32, bytes: &[u8], count: usize) -> Result<Vec<u32>, Pack
     }
     let width = bits(modulus);
     let mask = (1u64 << width) - 1;
-    let mut residues = Vec::with_capacity(count);
-    let (mut buffer, mut filled) = (0u64, 0usize);
-    let mut input = bytes.iter();
-    for _ in 0..count {
-        while filled < width {
-            buffer |= u64::from(*input.next().ok_or(PackingError::Length)?) << filled;
-            filled += 8;
-        }
-        let value = (buffer & mask) as u32;
-        if value >= modulus {
-            return Err(PackingError::NotCanonical);
-        }
-        residues.push(value);
-        buffer >>= width;
-        filled -= width;
+    let unused = bytes.len() * 8 - count * width;
+    if bytes.last().is_some_and(|&last| unused > 0 && last >> (8 - unused) != 0) {
+        return Err(PackingError::NotCanonical);
     }
-    if buffer != 0 { Err(PackingError::NotCanonical) } else { Ok(residues) }
+    // A residue of at most 31 bits lies within the eight bytes from the one it begins in; the last ones get a short read.
+    let window = |byte: usize| match bytes.get(byte..byte + 8).and_then(|w| w.try_into().ok()) {
+        Some(word) => u64::from_le_bytes(word),
+        None => bytes[byte..].iter().rev().fold(0u64, |word, &b| word << 8 | u64::from(b)),
+    };
+    let residues: Vec<u32> = (0..count).map(|i| (window(i * width / 8) >> (i * width % 8) & mask) as u32).collect();
+    if residues.iter().all(|&r| r < modulus) { Ok(residues) } else { Err(PackingError::NotCanonical) }
 }
 
 #[cfg(test)]

@@ -161,7 +161,7 @@ impl Search {
             let polynomials = shape.layout.blocks(self.dimension);
             let bodies = sum_parts(&parameters, &shared.ring, polynomials, &borrowed(&gathering.copies))?;
             gathering.copies = Copies::default();
-            let probe = ProbeCiphertext::new(&parameters, shape.layout, self.dimension, &seed, bodies);
+            let probe = ProbeCiphertext::new(seed.expand(&parameters, shape.layout, self.dimension), bodies);
             probes.insert(shape.layout.beta(), probe);
         }
         let collection = shared
