@@ -1,5 +1,6 @@
 //! All parties together, one binary.
 
+mod bad_input;
 mod cheating_client;
 mod cheating_holder;
 mod cheating_matcher;
