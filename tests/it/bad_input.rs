@@ -28,7 +28,7 @@ fn arbitrary_and_damaged_bytes_change_nothing() {
 
     for round in 0..1500u32 {
         let (from, to) = LINKS[round as usize % LINKS.len()];
-        let mut bytes = if round % 2 == 0 {
+        let mut bytes = if round.is_multiple_of(2) {
             let mut bytes = vec![0u8; (random.next_u32() % 300) as usize];
             random.fill_bytes(&mut bytes);
             bytes
@@ -42,7 +42,7 @@ fn arbitrary_and_damaged_bytes_change_nothing() {
             }
             bytes
         };
-        if random.next_u32() % 3 == 0 {
+        if random.next_u32().is_multiple_of(3) {
             bytes.truncate(random.next_u32() as usize % (bytes.len() + 1));
         }
         cluster.network.send(from, to, bytes);
