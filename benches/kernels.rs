@@ -66,7 +66,7 @@ fn scan(c: &mut Criterion) {
         revision: Revision(0),
         epoch: Epoch(0),
         layout,
-        bodies: draw(blocks * layout.rank(), 3),
+        bodies: draw(blocks * layout.rank(), 3).into(),
     };
     let probe = ProbeCiphertext { masks: draw(blocks, 4), bodies: draw(blocks, 5) };
     let (gallery, vector) = (coordinates(templates * DIMENSION, 6), coordinates(DIMENSION, 7));

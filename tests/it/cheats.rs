@@ -429,7 +429,7 @@ impl Puppet {
         let borrowed = copies.each_ref().map(|(a, b)| (a.as_ref(), b.as_ref()));
         let bodies = sum_parts(&parameters, &parameters.ring(), polynomials, &borrowed).ok()?;
         let BuildOrder { group, revision, epoch, layout, .. } = order;
-        Some((session, PackedGroup { group, revision, epoch, layout, bodies }))
+        Some((session, PackedGroup { group, revision, epoch, layout, bodies: bodies.into() }))
     }
 
     /// Builds and commits.

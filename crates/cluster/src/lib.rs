@@ -11,7 +11,7 @@ use veilmatch_domain::{
 };
 use veilmatch_glwe::{MAX_ADMISSION, Parameters, Verdict};
 use veilmatch_holder::{Holder, HolderError, Outbound, Reaction, Recipient, Sender};
-use veilmatch_matcher::{Matcher, RequestId};
+use veilmatch_matching::{Matcher, RequestId};
 use veilmatch_mpc::{Delivery, Network, Traffic};
 use veilmatch_sdk::{Client, ClientError};
 use veilmatch_secret::Entropy;
@@ -285,11 +285,11 @@ impl Cluster {
             Address::Matcher => {
                 let outbound = match (from, bytes.split_first_chunk::<8>()) {
                     (Address::Holder(party), _) => {
-                        self.matcher.receive(veilmatch_matcher::Sender::Holder(party), &bytes)
+                        self.matcher.receive(veilmatch_matching::Sender::Holder(party), &bytes)
                     }
                     (Address::Client, Some((id, request))) => {
                         let id = RequestId(u64::from_le_bytes(*id));
-                        self.matcher.receive(veilmatch_matcher::Sender::Client(id), request)
+                        self.matcher.receive(veilmatch_matching::Sender::Client(id), request)
                     }
                     _ => Vec::new(),
                 };
@@ -320,15 +320,15 @@ impl Cluster {
         }
     }
 
-    fn send_from_matcher(&mut self, outbound: Vec<veilmatch_matcher::Outbound>) {
+    fn send_from_matcher(&mut self, outbound: Vec<veilmatch_matching::Outbound>) {
         for message in outbound {
             match message.to {
-                veilmatch_matcher::Recipient::Client(id) => {
+                veilmatch_matching::Recipient::Client(id) => {
                     let mut framed = id.0.to_le_bytes().to_vec();
                     framed.extend(message.bytes);
                     self.network.send(Address::Matcher, Address::Client, framed);
                 }
-                veilmatch_matcher::Recipient::Holder(party) => {
+                veilmatch_matching::Recipient::Holder(party) => {
                     self.network.send(Address::Matcher, Address::Holder(party), message.bytes);
                 }
             }

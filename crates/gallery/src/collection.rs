@@ -1,54 +1,67 @@
-//! One collection as the matcher stores it.
+//! One collection as the matcher keeps it in memory: who is stored, and where each is indexed. No sealed template is
+//! kept here: at a million people they would be 7 GB; they are read from the [`Storage`](crate::Storage) when a group is
+//! built.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use borsh::{BorshDeserialize, BorshSerialize};
 use veilmatch_domain::{GroupId, Revision, SubjectId, TemplateDigest};
-use veilmatch_glwe::{BuildOrder, PackedGroup};
+use veilmatch_glwe::PackedGroup;
 
-/// A sealed template and where it is indexed.
+/// A stored template and where it is indexed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredTemplate {
-    /// The encoded sealed template.
-    pub sealed: Vec<u8>,
     /// What it is known by.
     pub digest: TemplateDigest,
     /// The group that holds it, once it is indexed.
     pub group: Option<GroupId>,
 }
 
-/// A live packed group and its members by slot.
-#[derive(Clone, Debug)]
+/// Who sits at a slot of a group. The digest tells a template from a later one of the same subject.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct GroupMember {
+    /// The slot.
+    pub slot: u32,
+    /// Whose template.
+    pub subject: SubjectId,
+    /// Which template.
+    pub digest: TemplateDigest,
+}
+
+/// A packed group and its members by ascending slot.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupRecord {
     /// The bodies.
     pub packed: PackedGroup,
-    /// Members by ascending slot.
-    pub members: Vec<(u32, SubjectId)>,
+    /// Members by ascending slot, as built.
+    pub members: Vec<GroupMember>,
 }
 
-/// Sealed templates and packed groups of one collection.
-#[derive(Debug, Default)]
+/// Templates and packed groups of one collection.
+#[derive(Clone, Debug, Default)]
 pub struct CollectionIndex {
     templates: BTreeMap<SubjectId, StoredTemplate>,
-    groups: BTreeMap<GroupId, GroupRecord>,
+    groups: BTreeMap<GroupId, Arc<GroupRecord>>,
     revisions: BTreeMap<GroupId, Revision>,
 }
 
 impl CollectionIndex {
     /// Stores an admitted template that is not indexed yet. Returns `false`, changing nothing, if the subject has one.
-    pub fn insert(&mut self, subject: SubjectId, digest: TemplateDigest, sealed: Vec<u8>) -> bool {
+    pub fn insert(&mut self, subject: SubjectId, digest: TemplateDigest) -> bool {
         if self.templates.contains_key(&subject) {
             return false;
         }
-        self.templates.insert(subject, StoredTemplate { sealed, digest, group: None });
+        self.templates.insert(subject, StoredTemplate { digest, group: None });
         true
     }
 
-    /// Removes a subject's sealed template; the group that held it must be rebuilt or dropped.
+    /// Removes a subject's template; the group that held it must be rebuilt or dropped.
     pub fn remove(&mut self, subject: &SubjectId) -> Option<StoredTemplate> {
         self.templates.remove(subject)
     }
 
-    /// A subject's sealed template.
+    /// A subject's template.
     #[must_use]
     pub fn template(&self, subject: &SubjectId) -> Option<&StoredTemplate> {
         self.templates.get(subject)
@@ -59,20 +72,40 @@ impl CollectionIndex {
         self.templates.iter()
     }
 
+    /// The templates that follow a subject in order, for listing by pages.
+    pub fn templates_after(&self, after: Option<&SubjectId>) -> impl Iterator<Item = (&SubjectId, &StoredTemplate)> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let from = after.map_or(Unbounded, Excluded);
+        self.templates.range::<SubjectId, _>((from, Unbounded))
+    }
+
+    /// Whether a member of a group is the template that is stored for its subject: neither erased nor replaced.
+    #[must_use]
+    pub fn is_current(&self, member: &GroupMember) -> bool {
+        self.templates.get(&member.subject).is_some_and(|t| t.digest == member.digest)
+    }
+
     /// Subjects that are stored but not indexed.
     #[must_use]
     pub fn pending(&self) -> Vec<SubjectId> {
         self.templates.iter().filter(|(_, t)| t.group.is_none()).map(|(s, _)| s.clone()).collect()
     }
 
+    /// Groups that carry a member that was erased: they must be rebuilt.
+    #[must_use]
+    pub fn overdue(&self) -> Vec<GroupId> {
+        let carries = |g: &&Arc<GroupRecord>| g.members.iter().any(|m| !self.is_current(m));
+        self.groups.values().filter(carries).map(|g| g.packed.group).collect()
+    }
+
     /// Live groups by ascending id.
-    pub fn groups(&self) -> impl Iterator<Item = &GroupRecord> {
+    pub fn groups(&self) -> impl Iterator<Item = &Arc<GroupRecord>> {
         self.groups.values()
     }
 
     /// A live group.
     #[must_use]
-    pub fn group(&self, group: GroupId) -> Option<&GroupRecord> {
+    pub fn group(&self, group: GroupId) -> Option<&Arc<GroupRecord>> {
         self.groups.get(&group)
     }
 
@@ -89,32 +122,38 @@ impl CollectionIndex {
         next
     }
 
+    /// Notes a revision that was ordered in an earlier life.
+    pub fn used_revision(&mut self, group: GroupId, revision: Revision) {
+        let highest = self.revisions.entry(group).or_insert(revision);
+        *highest = revision.max(*highest);
+    }
+
     /// Takes a committed build into the index and drops the groups that it replaces.
-    pub fn commit(&mut self, order: &BuildOrder, members: Vec<(u32, SubjectId)>, bodies: Vec<u32>) {
-        for old in order.replaces.iter().chain([&order.group]) {
+    pub fn commit(&mut self, record: Arc<GroupRecord>, replaces: &[GroupId]) {
+        let group = record.packed.group;
+        for old in replaces.iter().chain([&group]) {
             self.groups.remove(old);
         }
-        for (_, subject) in &members {
-            if let Some(template) = self.templates.get_mut(subject) {
-                template.group = Some(order.group);
+        for member in &record.members {
+            if let Some(template) = self.templates.get_mut(&member.subject)
+                && template.digest == member.digest
+            {
+                template.group = Some(group);
             }
         }
-        let packed = PackedGroup {
-            group: order.group,
-            revision: order.revision,
-            epoch: order.epoch,
-            layout: order.layout,
-            bodies,
-        };
-        self.groups.insert(order.group, GroupRecord { packed, members });
+        self.used_revision(group, record.packed.revision);
+        self.groups.insert(group, record);
     }
 
-    /// Drops a group that has no members left.
+    /// Drops a group: it has no members left, or its file is damaged and its members wait to be indexed again.
     pub fn drop_group(&mut self, group: GroupId) {
         self.groups.remove(&group);
+        for template in self.templates.values_mut().filter(|t| t.group == Some(group)) {
+            template.group = None;
+        }
     }
 
-    /// Number of sealed templates.
+    /// Number of stored templates.
     #[must_use]
     pub fn len(&self) -> usize {
         self.templates.len()

@@ -11,6 +11,8 @@
 
 mod collection;
 mod planner;
+mod storage;
 
-pub use collection::{CollectionIndex, GroupRecord, StoredTemplate};
+pub use collection::{CollectionIndex, GroupMember, GroupRecord, StoredTemplate};
 pub use planner::{BuildPlan, layout_for, plan_addition, plan_rebuild, plan_rotation};
+pub use storage::{Change, CollectionImage, Description, Image, Intent, IntentId, Storage, StorageError};

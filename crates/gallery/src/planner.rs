@@ -84,7 +84,7 @@ pub fn plan_addition(
             break;
         }
         if let Some(record) = index.group(group) {
-            members.extend(record.members.iter().map(|(_, s)| s.clone()).filter(|s| index.template(s).is_some()));
+            members.extend(record.members.iter().filter(|m| index.is_current(m)).map(|m| m.subject.clone()));
             replaces.push(group);
         }
     }
@@ -97,7 +97,7 @@ pub fn plan_addition(
 pub fn plan_rebuild(parameters: &Parameters, index: &CollectionIndex, group: GroupId) -> Option<BuildPlan> {
     let record = index.group(group)?;
     let members: Vec<SubjectId> =
-        record.members.iter().map(|(_, s)| s.clone()).filter(|s| index.template(s).is_some()).collect();
+        record.members.iter().filter(|m| index.is_current(m)).map(|m| m.subject.clone()).collect();
     if members.is_empty() {
         return None;
     }
@@ -114,8 +114,10 @@ pub fn plan_rotation(parameters: &Parameters, index: &CollectionIndex) -> Vec<Bu
 #[cfg(test)]
 mod tests {
     use super::*;
-    use veilmatch_domain::{CollectionId, Epoch, TemplateDigest};
-    use veilmatch_glwe::{BuildOrder, GLWE_2048_V1};
+    use crate::{GroupMember, GroupRecord};
+    use std::sync::Arc;
+    use veilmatch_domain::{Epoch, TemplateDigest};
+    use veilmatch_glwe::{GLWE_2048_V1, PackedGroup};
 
     const P: Parameters = GLWE_2048_V1;
 
@@ -125,7 +127,7 @@ mod tests {
 
     fn store(index: &mut CollectionIndex, subjects: &[SubjectId]) {
         for (i, s) in subjects.iter().enumerate() {
-            assert!(index.insert(s.clone(), TemplateDigest([i as u8; 32]), vec![1]));
+            assert!(index.insert(s.clone(), TemplateDigest([i as u8; 32])));
         }
     }
 
@@ -133,17 +135,19 @@ mod tests {
         for plan in plans {
             assert!(plan.members.len() <= plan.layout.capacity(&P));
             let group = plan.group.unwrap_or_else(|| index.fresh_group());
-            let order = BuildOrder {
-                attempt: 0,
-                collection: CollectionId::new("c").unwrap(),
+            let packed = PackedGroup {
                 group,
                 revision: index.next_revision(group),
                 epoch: Epoch(0),
                 layout: plan.layout,
-                members: Vec::new(),
-                replaces: plan.replaces,
+                bodies: Vec::new().into(),
             };
-            index.commit(&order, plan.members, Vec::new());
+            let members = plan.members.into_iter().map(|(slot, subject)| {
+                let digest = index.template(&subject).unwrap().digest;
+                GroupMember { slot, subject, digest }
+            });
+            let members = members.collect();
+            index.commit(Arc::new(GroupRecord { packed, members }), &plan.replaces);
         }
     }
 
@@ -168,7 +172,7 @@ mod tests {
             let plans = plan_addition(&P, &index, &index.pending(), usize::MAX);
             carry_out(&mut index, plans);
             assert!(index.pending().is_empty());
-            let mut listed: Vec<_> = index.groups().flat_map(|g| g.members.iter().map(|(_, s)| s.clone())).collect();
+            let mut listed: Vec<_> = index.groups().flat_map(|g| g.members.iter().map(|m| m.subject.clone())).collect();
             listed.sort();
             listed.dedup();
             assert_eq!(listed.len(), total);

@@ -1,5 +1,7 @@
 //! Ciphertexts as the matcher holds them: packed groups and probes, and how their parts are added up.
 
+use std::sync::Arc;
+
 use veilmatch_domain::{Epoch, GroupId, Part, Revision};
 use veilmatch_kernels::{PackingError, Ring, ScanProbe, pack, packed_bytes, scan_bodies, unpack};
 use veilmatch_secret::{Digest, Hasher};
@@ -100,8 +102,48 @@ pub struct PackedGroup {
     /// Its layout.
     pub layout: Layout,
     /// J·r·N residues; body (j, k) at (j·r + k)·N, transformed.
-    pub bodies: Vec<u32>,
+    pub bodies: Bodies,
 }
+
+/// Residues that a scan reads: in memory, or in a memory-mapped file of the packed index. Cheap to clone.
+#[derive(Clone)]
+pub struct Bodies(Arc<dyn AsRef<[u32]> + Send + Sync>);
+
+impl Bodies {
+    /// Residues that somebody else owns, a mapped file say.
+    #[must_use]
+    pub fn shared(owner: Arc<dyn AsRef<[u32]> + Send + Sync>) -> Self {
+        Self(owner)
+    }
+}
+
+impl From<Vec<u32>> for Bodies {
+    fn from(residues: Vec<u32>) -> Self {
+        Self(Arc::new(residues))
+    }
+}
+
+impl std::ops::Deref for Bodies {
+    type Target = [u32];
+
+    fn deref(&self) -> &[u32] {
+        (*self.0).as_ref()
+    }
+}
+
+impl std::fmt::Debug for Bodies {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Bodies({} residues)", self.len())
+    }
+}
+
+impl PartialEq for Bodies {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+impl Eq for Bodies {}
 
 /// A probe for one block width.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -20,7 +20,8 @@ mod parameters;
 mod placement;
 
 pub use group::{
-    CiphertextError, PackedGroup, ProbeCiphertext, body_digest, decode_polynomials, encode_polynomials, sum_parts,
+    Bodies, CiphertextError, PackedGroup, ProbeCiphertext, body_digest, decode_polynomials, encode_polynomials,
+    sum_parts,
 };
 pub use layout::{Layout, LayoutError, MAX_RANK, SlotPlace};
 pub use masks::{MaskSeed, Masks, uniform_polynomial};

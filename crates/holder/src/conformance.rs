@@ -147,7 +147,7 @@ impl Glwe {
             check_seed,
             checks,
         };
-        let packed = PackedGroup { group, revision: Revision(0), epoch: Epoch(0), layout, bodies };
+        let packed = PackedGroup { group, revision: Revision(0), epoch: Epoch(0), layout, bodies: bodies.into() };
         self.groups.push(Indexed { packed, registered, slots });
     }
 

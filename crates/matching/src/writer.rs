@@ -9,11 +9,12 @@
 //! acknowledged in time is said again; the holders take a repetition for what it is. The same goes for an erasure.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use veilmatch_domain::{CollectionId, GroupId, Party, Purpose, SessionId, SubjectId, Suspect, TemplateDigest};
-use veilmatch_gallery::{BuildPlan, plan_addition, plan_rebuild};
+use veilmatch_gallery::{BuildPlan, GroupMember, GroupRecord, plan_addition, plan_rebuild};
 use veilmatch_glwe::{
-    BuildOrder, ClientAnswer, FromHolder, MAX_ADMISSION, Member, PartPayload, Refusal, ToHolder, Verdict,
+    BuildOrder, ClientAnswer, FromHolder, MAX_ADMISSION, Member, PackedGroup, PartPayload, Refusal, ToHolder, Verdict,
     admission_session, build_session, sum_parts,
 };
 use veilmatch_sealed::{SealedTemplate, SignedErasure};
@@ -174,7 +175,7 @@ impl Writer {
             .members
             .iter()
             .filter_map(|(slot, subject)| {
-                let sealed = collection.index.template(subject)?.sealed.clone();
+                let sealed = collection.sealed.get(subject)?.clone();
                 Some(Member { slot: *slot, sealed })
             })
             .collect();
@@ -264,7 +265,8 @@ impl Writer {
                 let ClientAnswer::Enrolled { verdicts } = &self.agenda.answer else { return None };
                 for (verdict, template) in verdicts.iter().zip(admitting.templates) {
                     if let (Verdict::Accepted, Some((subject, digest, sealed))) = (verdict, template) {
-                        collection.index.insert(subject, digest, sealed);
+                        collection.sealed.insert(subject.clone(), sealed);
+                        collection.index.insert(subject, digest);
                     }
                 }
                 if !admitting.more_follows {
@@ -278,6 +280,7 @@ impl Writer {
                 }
             }
             Stage::Erasing(erasing) => {
+                collection.sealed.remove(&erasing.subject);
                 let group = collection.index.remove(&erasing.subject).and_then(|t| t.group);
                 if let Some(group) = group {
                     match plan_rebuild(&parameters, &collection.index, group) {
@@ -292,7 +295,20 @@ impl Writer {
             Stage::Building(building) => {
                 if let Some(bodies) = building.bodies {
                     collection.overdue.remove(&building.order.group);
-                    collection.index.commit(&building.order, building.members, bodies);
+                    let order = building.order;
+                    let packed = PackedGroup {
+                        group: order.group,
+                        revision: order.revision,
+                        epoch: order.epoch,
+                        layout: order.layout,
+                        bodies: bodies.into(),
+                    };
+                    let members = building.members.into_iter().filter_map(|(slot, subject)| {
+                        let digest = collection.index.template(&subject)?.digest;
+                        Some(GroupMember { slot, subject, digest })
+                    });
+                    let members = members.collect();
+                    collection.index.commit(Arc::new(GroupRecord { packed, members }), &order.replaces);
                 }
             }
         }

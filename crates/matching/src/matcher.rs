@@ -49,6 +49,7 @@ pub(crate) struct Collection {
     pub(crate) index: CollectionIndex,
     /// Groups that carry erased members because their rebuild failed.
     pub(crate) overdue: BTreeSet<GroupId>,
+    pub(crate) sealed: BTreeMap<SubjectId, Vec<u8>>,
 }
 
 /// What every request may touch.

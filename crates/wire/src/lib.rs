@@ -1,0 +1,1 @@
+//! The gRPC interface `veilmatch.v1`: generated code and conversions.

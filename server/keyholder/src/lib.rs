@@ -1,0 +1,1 @@
+//! The key holder's service.
