@@ -240,13 +240,13 @@ impl Client {
         encode(&ClientRequest::Erase { request: signed.to_bytes() })
     }
 
-    /// Reads the matcher's answer to an erasure.
+    /// Reads the matcher's answer to an erasure: whether the group that held the subject is rebuilt already.
     ///
     /// # Errors
     /// [`ClientError`] if it was refused or the answer cannot be read.
-    pub fn read_erased(answer: &[u8]) -> Result<(), ClientError> {
+    pub fn read_erased(answer: &[u8]) -> Result<bool, ClientError> {
         match decode(answer)? {
-            ClientAnswer::Erased => Ok(()),
+            ClientAnswer::Erased { complete } => Ok(complete),
             _ => Err(ClientError::Malformed),
         }
     }

@@ -4,14 +4,15 @@
 //! for the demo, evaluations and tests, and never part of a server: it is the one place that owns all three holders.
 //! A test may script faults on the [`Network`] or rewrite deliveries as a cheating party would.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use veilmatch_domain::{
     ClientId, CollectionId, Embedding, Epoch, Outcome, Party, Policy, Query, SubjectId, TemplateVersion, Timestamp,
 };
+use veilmatch_gallery::{Description, Image, MemoryStorage};
 use veilmatch_glwe::{MAX_ADMISSION, Parameters, Verdict};
 use veilmatch_holder::{Holder, HolderError, Outbound, Reaction, Recipient, Sender};
-use veilmatch_matching::{Matcher, RequestId};
+use veilmatch_matching::{Limits, Matcher, RequestId};
 use veilmatch_mpc::{Delivery, Network, Traffic};
 use veilmatch_sdk::{Client, ClientError};
 use veilmatch_secret::Entropy;
@@ -66,6 +67,7 @@ pub struct Cluster {
     collection: CollectionId,
     answers: BTreeMap<RequestId, Vec<u8>>,
     next_request: u64,
+    storage: MemoryStorage,
 }
 
 impl std::fmt::Debug for Cluster {
@@ -111,8 +113,9 @@ impl Cluster {
             holder.register_client(client.id().clone(), client.verifying_key());
             holder.set_policy(collection.clone(), policy.clone());
         }
-        let mut matcher = Matcher::new(parameters, 0);
-        matcher.create_collection(collection.clone(), policy.dimension);
+        // Maintenance waits for a quiet moment, which has no place in a run that is to be repeatable.
+        let limits = Limits { maintenance: false, ..Limits::default() };
+        let matcher = Matcher::new(parameters, limits, Image::default());
         let mut cluster = Self {
             network: Network::new(),
             tamper,
@@ -125,7 +128,9 @@ impl Cluster {
             collection,
             answers: BTreeMap::new(),
             next_request: 0,
+            storage: MemoryStorage::default(),
         };
+        cluster.describe(&cluster.collection.clone(), &policy);
         cluster.begin_epoch()?;
         Ok(cluster)
     }
@@ -158,8 +163,8 @@ impl Cluster {
     pub fn rotate(&mut self) -> Result<(), ClusterError> {
         self.begin_epoch()?;
         let request = self.fresh_request();
-        let outbound = self.matcher.rotate(request, &self.collection);
-        self.send_from_matcher(outbound);
+        let reaction = self.matcher.rotate(request, &self.collection);
+        self.take_from_matcher(reaction);
         let answer = self.answer_of(request)?;
         Client::read_enrolled(&answer)?;
         Ok(())
@@ -206,7 +211,8 @@ impl Cluster {
     pub fn erase(&mut self, subject: &SubjectId) -> Result<(), ClusterError> {
         let request = self.client.erase(&self.collection, subject.clone(), self.now);
         let answer = self.request(request)?;
-        Ok(Client::read_erased(&answer)?)
+        Client::read_erased(&answer)?;
+        Ok(())
     }
 
     /// Sends a client's request and runs the parties until the answer is there; if they fall silent first, until every
@@ -268,8 +274,8 @@ impl Cluster {
             }
         }
         self.run();
-        let outbound = self.matcher.expire();
-        self.send_from_matcher(outbound);
+        let reaction = self.matcher.expire();
+        self.take_from_matcher(reaction);
         self.run();
     }
 
@@ -283,17 +289,14 @@ impl Cluster {
                 }
             }
             Address::Matcher => {
-                let outbound = match (from, bytes.split_first_chunk::<8>()) {
-                    (Address::Holder(party), _) => {
-                        self.matcher.receive(veilmatch_matching::Sender::Holder(party), &bytes)
-                    }
+                let reaction = match (from, bytes.split_first_chunk::<8>()) {
+                    (Address::Holder(party), _) => self.matcher.hear_holder(party, &bytes),
                     (Address::Client, Some((id, request))) => {
-                        let id = RequestId(u64::from_le_bytes(*id));
-                        self.matcher.receive(veilmatch_matching::Sender::Client(id), request)
+                        self.matcher.hear_client(RequestId(u64::from_le_bytes(*id)), request)
                     }
-                    _ => Vec::new(),
+                    _ => return,
                 };
-                self.send_from_matcher(outbound);
+                self.take_from_matcher(reaction);
             }
             Address::Holder(party) => {
                 let sender = match from {
@@ -320,19 +323,34 @@ impl Cluster {
         }
     }
 
-    fn send_from_matcher(&mut self, outbound: Vec<veilmatch_matching::Outbound>) {
-        for message in outbound {
-            match message.to {
-                veilmatch_matching::Recipient::Client(id) => {
-                    let mut framed = id.0.to_le_bytes().to_vec();
-                    framed.extend(message.bytes);
-                    self.network.send(Address::Matcher, Address::Client, framed);
-                }
-                veilmatch_matching::Recipient::Holder(party) => {
-                    self.network.send(Address::Matcher, Address::Holder(party), message.bytes);
-                }
+    /// Does the matcher's work at once, and sends what it says.
+    fn take_from_matcher(&mut self, reaction: veilmatch_matching::Reaction) {
+        let mut reactions = VecDeque::from([reaction]);
+        while let Some(reaction) = reactions.pop_front() {
+            for (id, answer) in reaction.answers {
+                let mut framed = id.0.to_le_bytes().to_vec();
+                framed.extend(borsh::to_vec(&answer).unwrap_or_default());
+                self.network.send(Address::Matcher, Address::Client, framed);
+            }
+            for message in reaction.send {
+                self.network.send(Address::Matcher, Address::Holder(message.to), message.bytes.to_vec());
+            }
+            for work in reaction.work {
+                reactions.push_back(self.matcher.finish(work.run(&self.storage)));
             }
         }
+    }
+
+    fn describe(&mut self, collection: &CollectionId, policy: &Policy) {
+        let description = Description {
+            dimension: policy.dimension,
+            parameters: self.parameters.name.to_owned(),
+            group_capacity: u32::MAX,
+            created: self.now,
+        };
+        let request = self.fresh_request();
+        let reaction = self.matcher.describe(request, collection.clone(), description);
+        self.take_from_matcher(reaction);
     }
 
     fn holder_mut(&mut self, party: Party) -> &mut Holder {
@@ -367,7 +385,7 @@ impl Cluster {
         for holder in &mut self.holders {
             holder.set_policy(collection.clone(), policy.clone());
         }
-        self.matcher.create_collection(collection.clone(), policy.dimension);
+        self.describe(collection, policy);
     }
 
     /// Changes the collection's policy at all holders.

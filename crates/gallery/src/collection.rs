@@ -2,7 +2,7 @@
 //! kept here: at a million people they would be 7 GB; they are read from the [`Storage`](crate::Storage) when a group is
 //! built.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use borsh::{BorshDeserialize, BorshSerialize};
@@ -44,6 +44,10 @@ pub struct CollectionIndex {
     templates: BTreeMap<SubjectId, StoredTemplate>,
     groups: BTreeMap<GroupId, Arc<GroupRecord>>,
     revisions: BTreeMap<GroupId, Revision>,
+    /// Templates without a group, and groups with members that are not current: kept, so that nobody walks a million
+    /// templates to find that there is nothing to do.
+    pending: BTreeSet<SubjectId>,
+    overdue: BTreeSet<GroupId>,
 }
 
 impl CollectionIndex {
@@ -52,13 +56,17 @@ impl CollectionIndex {
         if self.templates.contains_key(&subject) {
             return false;
         }
+        self.pending.insert(subject.clone());
         self.templates.insert(subject, StoredTemplate { digest, group: None });
         true
     }
 
     /// Removes a subject's template; the group that held it must be rebuilt or dropped.
     pub fn remove(&mut self, subject: &SubjectId) -> Option<StoredTemplate> {
-        self.templates.remove(subject)
+        let removed = self.templates.remove(subject)?;
+        self.pending.remove(subject);
+        self.overdue.extend(removed.group.filter(|group| self.groups.contains_key(group)));
+        Some(removed)
     }
 
     /// A subject's template.
@@ -85,17 +93,16 @@ impl CollectionIndex {
         self.templates.get(&member.subject).is_some_and(|t| t.digest == member.digest)
     }
 
-    /// Subjects that are stored but not indexed.
+    /// Subjects that are stored but not indexed, in order.
     #[must_use]
-    pub fn pending(&self) -> Vec<SubjectId> {
-        self.templates.iter().filter(|(_, t)| t.group.is_none()).map(|(s, _)| s.clone()).collect()
+    pub fn pending(&self) -> &BTreeSet<SubjectId> {
+        &self.pending
     }
 
     /// Groups that carry a member that was erased: they must be rebuilt.
     #[must_use]
-    pub fn overdue(&self) -> Vec<GroupId> {
-        let carries = |g: &&Arc<GroupRecord>| g.members.iter().any(|m| !self.is_current(m));
-        self.groups.values().filter(carries).map(|g| g.packed.group).collect()
+    pub fn overdue(&self) -> &BTreeSet<GroupId> {
+        &self.overdue
     }
 
     /// Live groups by ascending id.
@@ -132,24 +139,32 @@ impl CollectionIndex {
     pub fn commit(&mut self, record: Arc<GroupRecord>, replaces: &[GroupId]) {
         let group = record.packed.group;
         for old in replaces.iter().chain([&group]) {
-            self.groups.remove(old);
+            self.drop_group(*old);
         }
         for member in &record.members {
-            if let Some(template) = self.templates.get_mut(&member.subject)
-                && template.digest == member.digest
-            {
-                template.group = Some(group);
+            match self.templates.get_mut(&member.subject) {
+                Some(template) if template.digest == member.digest => {
+                    template.group = Some(group);
+                    self.pending.remove(&member.subject);
+                }
+                _ => drop(self.overdue.insert(group)),
             }
         }
         self.used_revision(group, record.packed.revision);
         self.groups.insert(group, record);
     }
 
-    /// Drops a group: it has no members left, or its file is damaged and its members wait to be indexed again.
+    /// Drops a group: it has no members left, or its file is damaged. Members that are current wait to be indexed.
     pub fn drop_group(&mut self, group: GroupId) {
-        self.groups.remove(&group);
-        for template in self.templates.values_mut().filter(|t| t.group == Some(group)) {
-            template.group = None;
+        self.overdue.remove(&group);
+        let Some(gone) = self.groups.remove(&group) else { return };
+        for member in &gone.members {
+            if let Some(template) = self.templates.get_mut(&member.subject)
+                && template.group == Some(group)
+            {
+                template.group = None;
+                self.pending.insert(member.subject.clone());
+            }
         }
     }
 

@@ -14,5 +14,5 @@ mod planner;
 mod storage;
 
 pub use collection::{CollectionIndex, GroupMember, GroupRecord, StoredTemplate};
-pub use planner::{BuildPlan, layout_for, plan_addition, plan_rebuild, plan_rotation};
+pub use planner::{BuildPlan, layout_for, plan_addition, plan_merge, plan_rebuild, plan_rotation};
 pub use storage::{Change, CollectionImage, Description, Image, Intent, IntentId, Storage, StorageError};

@@ -1,8 +1,8 @@
 //! Which templates go into which group with which layout (DESIGN 3.4).
 //!
 //! Newcomers go into a small group with wide blocks, which is cheap to scan; groups that have grown similar in size
-//! are merged (each template is recrypted about log₂ n times in its life), and full groups of the large layout are
-//! left alone.
+//! are merged in quiet moments (each template is recrypted about log n times in its life), and full groups of the large
+//! layout are left alone.
 
 use veilmatch_domain::{GroupId, SubjectId};
 use veilmatch_glwe::{Layout, Parameters};
@@ -15,6 +15,11 @@ const NARROW: usize = 4;
 const FULL_RANK: usize = 16;
 /// Widest blocks that the planner uses: 32 templates per body at N = 2048.
 const WIDEST: usize = 64;
+
+/// Members of a group that an addition may grow to by taking small groups along: about what one body holds.
+const QUICK: usize = 64;
+/// Groups that a merge brings together at least.
+const FEWEST_TO_MERGE: usize = 3;
 
 /// A group to build.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,40 +52,30 @@ fn numbered(members: &[SubjectId]) -> Vec<(u32, SubjectId)> {
     (0u32..).zip(members.iter().cloned()).collect()
 }
 
-/// Plans groups for subjects that are stored but not indexed, merging groups that are no larger than what is added.
-/// `room` bounds the members of one group below its layout's capacity (a holder's message limit, say).
+/// Plans groups for subjects that are stored but not indexed. They take small groups along as long as that is quick
+/// (a client waits); what is left to be merged is [`plan_merge`]'s. No group gets more than `capacity` members.
 #[must_use]
-pub fn plan_addition(
+pub fn plan_addition<'a>(
     parameters: &Parameters,
     index: &CollectionIndex,
-    pending: &[SubjectId],
-    room: usize,
+    pending: impl IntoIterator<Item = &'a SubjectId>,
+    capacity: usize,
 ) -> Vec<BuildPlan> {
-    if pending.is_empty() {
-        return Vec::new();
-    }
-    let capacity = (FULL_RANK * parameters.degree / NARROW).min(room).max(1);
-    let mut small: Vec<(usize, GroupId)> =
-        index.groups().map(|g| (g.members.len(), g.packed.group)).filter(|(size, _)| *size < capacity).collect();
-    small.sort_unstable();
+    let capacity = (FULL_RANK * parameters.degree / NARROW).min(capacity).max(1);
+    let pending: Vec<SubjectId> = pending.into_iter().cloned().collect();
     // A replaced group's members all move into the group that replaces it, so what is merged must fit into one group:
     // the newcomers that do not fill a group of their own, and small groups as long as there is room.
     let full = pending.len() / capacity * capacity;
-    let (alone, rest) = pending.split_at_checked(full).unwrap_or((pending, &[]));
-    let plan = |members: &[SubjectId], replaces: Vec<GroupId>| BuildPlan {
-        group: None,
-        layout: layout_for(parameters, members.len()),
-        members: numbered(members),
-        replaces,
-    };
-    let mut plans: Vec<BuildPlan> = alone.chunks(capacity).map(|chunk| plan(chunk, Vec::new())).collect();
+    let (alone, rest) = pending.split_at_checked(full).unwrap_or((&pending, &[]));
+    let mut plans: Vec<BuildPlan> = alone.chunks(capacity).map(|chunk| merged(parameters, chunk, Vec::new())).collect();
     if rest.is_empty() {
         return plans;
     }
+    let room = QUICK.max(rest.len()).min(capacity);
     let mut members = rest.to_vec();
     let mut replaces = Vec::new();
-    for (size, group) in small {
-        if size > members.len() || size + members.len() > capacity {
+    for (size, group) in by_size(index, capacity) {
+        if size > members.len() || size + members.len() > room {
             break;
         }
         if let Some(record) = index.group(group) {
@@ -88,8 +83,40 @@ pub fn plan_addition(
             replaces.push(group);
         }
     }
-    plans.push(plan(&members, replaces));
+    plans.push(merged(parameters, &members, replaces));
     plans
+}
+
+/// Plans the merge of groups that have grown similar in size: each template is rebuilt about log n times in its life,
+/// and the number of groups stays about as small. For quiet moments; searches go on meanwhile.
+#[must_use]
+pub fn plan_merge(parameters: &Parameters, index: &CollectionIndex, capacity: usize) -> Option<BuildPlan> {
+    let capacity = (FULL_RANK * parameters.degree / NARROW).min(capacity).max(1);
+    let mut members: Vec<SubjectId> = Vec::new();
+    let mut replaces = Vec::new();
+    for (size, group) in by_size(index, capacity) {
+        let similar = replaces.is_empty() || size <= 2 * members.len();
+        if !similar || size + members.len() > capacity {
+            break;
+        }
+        if let Some(record) = index.group(group) {
+            members.extend(record.members.iter().filter(|m| index.is_current(m)).map(|m| m.subject.clone()));
+            replaces.push(group);
+        }
+    }
+    (replaces.len() >= FEWEST_TO_MERGE && !members.is_empty()).then(|| merged(parameters, &members, replaces))
+}
+
+/// Groups below capacity, the smallest first.
+fn by_size(index: &CollectionIndex, capacity: usize) -> Vec<(usize, GroupId)> {
+    let mut small: Vec<(usize, GroupId)> =
+        index.groups().map(|g| (g.members.len(), g.packed.group)).filter(|(size, _)| *size < capacity).collect();
+    small.sort_unstable();
+    small
+}
+
+fn merged(parameters: &Parameters, members: &[SubjectId], replaces: Vec<GroupId>) -> BuildPlan {
+    BuildPlan { group: None, layout: layout_for(parameters, members.len()), members: numbered(members), replaces }
 }
 
 /// Plans a group again without its erased members; `None` if nobody is left.
@@ -169,9 +196,12 @@ mod tests {
             let new = subjects(total..total + batch);
             total += batch;
             store(&mut index, &new);
-            let plans = plan_addition(&P, &index, &index.pending(), usize::MAX);
+            let plans = plan_addition(&P, &index, index.pending(), usize::MAX);
             carry_out(&mut index, plans);
             assert!(index.pending().is_empty());
+            while let Some(plan) = plan_merge(&P, &index, usize::MAX) {
+                carry_out(&mut index, vec![plan]);
+            }
             let mut listed: Vec<_> = index.groups().flat_map(|g| g.members.iter().map(|m| m.subject.clone())).collect();
             listed.sort();
             listed.dedup();
@@ -186,14 +216,16 @@ mod tests {
         let mut index = CollectionIndex::default();
         let all = subjects(0..3);
         store(&mut index, &all);
-        let plans = plan_addition(&P, &index, &index.pending(), usize::MAX);
+        let plans = plan_addition(&P, &index, index.pending(), usize::MAX);
         carry_out(&mut index, plans);
         let group = index.template(&all[1]).unwrap().group.unwrap();
         index.remove(&all[1]);
+        assert!(index.overdue().contains(&group));
         let plan = plan_rebuild(&P, &index, group).unwrap();
         assert_eq!(plan.members.iter().map(|(_, s)| s.clone()).collect::<Vec<_>>(), [all[0].clone(), all[2].clone()]);
         carry_out(&mut index, vec![plan]);
         assert_eq!(index.group(group).unwrap().packed.revision.0, 1);
+        assert!(index.overdue().is_empty());
         index.remove(&all[0]);
         index.remove(&all[2]);
         assert_eq!(plan_rebuild(&P, &index, group), None);

@@ -12,6 +12,8 @@ use veilmatch_domain::{
     CollectionId, Dimension, Explain, GroupId, Revision, Status, SubjectId, TemplateDigest, Timestamp,
 };
 
+use veilmatch_glwe::Bodies;
+
 use crate::{CollectionIndex, GroupRecord};
 
 /// What the matcher knows of a collection. The holders' policy is theirs.
@@ -222,4 +224,11 @@ pub trait Storage: Send + Sync {
     /// # Errors
     /// [`StorageError`].
     fn sealed(&self, collection: &CollectionId, subjects: &[SubjectId]) -> Result<Vec<Option<Vec<u8>>>, StorageError>;
+
+    /// The bodies of a group that was decided or is live, read from where they are stored: the caller can then drop its
+    /// own copy. `None` if this back end keeps them in memory anyway.
+    fn mapped(&self, record: &GroupRecord) -> Option<Bodies> {
+        let _ = record;
+        None
+    }
 }

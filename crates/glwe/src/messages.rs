@@ -51,8 +51,13 @@ pub enum ClientAnswer {
         /// Opaque to the matcher.
         replies: [Vec<u8>; 3],
     },
-    /// The subject is erased: template removed, group rebuilt, old revision revoked, digest tombstoned.
-    Erased,
+    /// The subject is erased: template removed, digest tombstoned, no longer part of any decision.
+    Erased {
+        /// Whether the group that held it is rebuilt without it, and its old revision revoked. If not, it will be.
+        complete: bool,
+    },
+    /// The change is stored.
+    Done,
     /// Nothing was done.
     Refused(Refusal),
 }

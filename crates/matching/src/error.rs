@@ -1,6 +1,7 @@
 //! Why the matcher refuses.
 
 use veilmatch_domain::{CollectionId, Explain, Part, Party, Status, SubjectId, Suspect};
+use veilmatch_gallery::StorageError;
 use veilmatch_glwe::{CiphertextError, Refusal};
 use veilmatch_sealed::SealedError;
 
@@ -49,12 +50,50 @@ pub enum MatcherError {
     /// One holder's verdict on a template is not that of the two others.
     #[error("key holder {0} does not agree with the others on what is admitted")]
     VerdictsDiffer(Party),
+    /// Another dimension than the collection's.
+    #[error("the sealed template has {found} dimensions; the collection has {expected}")]
+    WrongDimension {
+        /// Of the template.
+        found: usize,
+        /// Of the collection.
+        expected: usize,
+    },
+    /// The collection exists with another dimension or parameter set, or this matcher has no such parameter set.
+    #[error("collection {0} exists with another dimension or parameter set, or the set is unknown here")]
+    OtherCollection(CollectionId),
+    /// More requests at once than are taken on.
+    #[error("{limit} requests are under way or wait already")]
+    Busy {
+        /// The limit.
+        limit: usize,
+    },
+    /// There is no connection to a holder.
+    #[error("no connection to {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and "))]
+    Unreachable(Vec<Suspect>),
+    /// The store refused.
+    #[error("{text}")]
+    Storage {
+        /// What happened.
+        text: String,
+        /// [`Explain::code`] of the store's error.
+        code: &'static str,
+        /// [`Explain::status`] of the store's error.
+        status: Status,
+        /// [`Explain::advice`] of the store's error.
+        advice: &'static str,
+    },
     /// Messages did not come in time.
     #[error("waited in vain for {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and "))]
     TimedOut(Vec<Suspect>),
     /// No key ceremony has been announced to this matcher.
     #[error("the key ceremony is not complete")]
     NoKeys,
+}
+
+impl From<StorageError> for MatcherError {
+    fn from(error: StorageError) -> Self {
+        Self::Storage { text: error.to_string(), code: error.code(), status: error.status(), advice: error.advice() }
+    }
 }
 
 impl MatcherError {
@@ -66,8 +105,9 @@ impl MatcherError {
             Self::MalformedAnswer(p) | Self::UnexpectedPart(p) | Self::VerdictsDiffer(p) => vec![Suspect::Holder(*p)],
             Self::SeedsDiffer(a, b) => vec![Suspect::pair(*a, *b)],
             Self::Ciphertext(e) => holders(e.part()),
-            Self::TimedOut(suspects) => suspects.clone(),
-            Self::EmptyScope | Self::NoKeys => Vec::new(),
+            Self::TimedOut(suspects) | Self::Unreachable(suspects) => suspects.clone(),
+            Self::EmptyScope | Self::NoKeys | Self::Busy { .. } => Vec::new(),
+            Self::Storage { .. } => vec![Suspect::Matcher],
             _ => vec![Suspect::Client],
         }
     }
@@ -95,16 +135,26 @@ impl Explain for MatcherError {
             Self::VerdictsDiffer(_) => "verdicts-differ",
             Self::TimedOut(_) => "timed-out",
             Self::NoKeys => "no-keys",
+            Self::WrongDimension { .. } => "wrong-dimension",
+            Self::OtherCollection(_) => "other-collection",
+            Self::Busy { .. } => "busy",
+            Self::Unreachable(_) => "unreachable",
+            Self::Storage { code, .. } => code,
         }
     }
 
     fn status(&self) -> Status {
         match self {
-            Self::MalformedRequest | Self::BatchSize { .. } | Self::WrongUse => Status::InvalidArgument,
+            Self::MalformedRequest | Self::BatchSize { .. } | Self::WrongUse | Self::WrongDimension { .. } => {
+                Status::InvalidArgument
+            }
+            Self::OtherCollection(_) => Status::AlreadyExists,
+            Self::Busy { .. } => Status::ResourceExhausted,
+            Self::Storage { status, .. } => *status,
             Self::Sealed(e) => e.status(),
             Self::UnknownCollection(_) | Self::UnknownSubject(_) => Status::NotFound,
             Self::EmptyScope | Self::NoKeys => Status::FailedPrecondition,
-            Self::TimedOut(_) => Status::Unavailable,
+            Self::TimedOut(_) | Self::Unreachable(_) => Status::Unavailable,
             _ => Status::Aborted,
         }
     }
@@ -119,6 +169,15 @@ impl Explain for MatcherError {
             Self::EmptyScope => "enroll somebody first",
             Self::WrongUse => "seal the template for the purpose of the request",
             Self::TimedOut(_) => "check that the party runs and is reachable, then ask again with a new request",
+            Self::WrongDimension { .. } => "use the model that the collection was made for",
+            Self::OtherCollection(_) => {
+                "choose another name, or create it with the dimension and parameters that it has"
+            }
+            Self::Busy { .. } => "try again in a moment, with fewer requests at once",
+            Self::Unreachable(_) => {
+                "check that the key holder runs and is reachable, then ask again; nothing was asked of anybody"
+            }
+            Self::Storage { advice, .. } => advice,
             Self::NoKeys => "hold the key ceremony with all three key holders first",
             _ => "look at the named holder's logs; nothing was opened or changed",
         }

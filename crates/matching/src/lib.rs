@@ -1,15 +1,20 @@
 //! The matcher as a state machine over messages: stores sealed templates, keeps the packed index, scans.
 //!
 //! It holds no key and its dependency tree contains no type of one (CI proves it with `cargo tree`). What it sees:
-//! sealed templates it cannot open, ciphertexts, sizes, timing, and sealed replies. No IO, no async, no clock: the
-//! network service is a layer above.
+//! sealed templates it cannot open, ciphertexts, sizes, timing, and sealed replies. No IO, no async, no clock: what is
+//! slow or needs the store leaves as [`Work`] and comes back through [`Matcher::finish`]; the network service is a layer
+//! above.
 
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod error;
 mod matcher;
+mod progress;
 mod search;
+mod work;
 mod writer;
 
 pub use error::MatcherError;
-pub use matcher::{Matcher, Outbound, Recipient, RequestId, Sender};
+pub use matcher::{Lane, Limits, Matcher, Outbound, Reaction, RequestId};
+pub use progress::Progress;
+pub use work::{Work, Worked};

@@ -1,84 +1,169 @@
 //! Messages in, messages out: which request a message belongs to, and what happens next.
+//!
+//! Searches run side by side; what changes the index runs one after the other in a [`Writer`]. The holders refuse a
+//! query if their registries differ, and for a moment they do whenever a group is committed or a subject erased. So the
+//! writer closes a *gate* first: searches of that collection that are under way finish, new ones wait, the commit is
+//! acknowledged by all three, the gate opens. No search fails because people are enrolled beside it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use veilmatch_domain::{CollectionId, Dimension, Epoch, GroupId, Party, SessionId, SubjectId};
-use veilmatch_gallery::{CollectionIndex, plan_rotation};
+use bytes::Bytes;
+use veilmatch_domain::{CollectionId, Dimension, Epoch, Party, SessionId, SubjectId, Suspect, Timestamp};
+use veilmatch_gallery::{
+    Change, CollectionIndex, Description, Image, IntentId, plan_merge, plan_rebuild, plan_rotation,
+};
 use veilmatch_glwe::{ClientAnswer, ClientRequest, FromHolder, Parameters, Refusal, ToHolder};
-use veilmatch_kernels::Ring;
 
-use crate::MatcherError;
 use crate::search::Search;
+use crate::work::{Done, Task, Ticket};
 use crate::writer::{Job, Writer};
+use crate::{MatcherError, Progress, Work, Worked};
 
 /// One request of a client, numbered by the transport.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(pub u64);
 
-/// Where a message comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sender {
-    /// A client; the answer goes back under the same number.
-    Client(RequestId),
-    /// A key holder.
-    Holder(Party),
+/// Which stream to a holder a message takes: bulk work must not stand in the way of decisions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Lane {
+    /// Admissions, builds, commits and erasures.
+    Recrypt,
+    /// Queries.
+    Decide,
 }
 
-/// Where a message goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Recipient {
-    /// The client that made this request.
-    Client(RequestId),
-    /// A key holder.
-    Holder(Party),
-}
-
-/// A message to send.
+/// A message to a key holder.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Outbound {
     /// To whom.
-    pub to: Recipient,
-    /// What.
-    pub bytes: Vec<u8>,
+    pub to: Party,
+    /// By which stream.
+    pub lane: Lane,
+    /// What; shared by the three holders.
+    pub bytes: Bytes,
 }
 
+impl std::fmt::Debug for Outbound {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Outbound(to {} by {:?}, {} bytes)", self.to, self.lane, self.bytes.len())
+    }
+}
+
+/// What a message led to.
+#[derive(Debug, Default)]
+pub struct Reaction {
+    /// Answers to clients.
+    pub answers: Vec<(RequestId, ClientAnswer)>,
+    /// Messages to holders, in order.
+    pub send: Vec<Outbound>,
+    /// What to run and give back through [`Matcher::finish`].
+    pub work: Vec<Work>,
+}
+
+/// Bounds of what a matcher takes on, and how long it waits. Times are in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// A search, from its request to its answer.
+    pub search_ms: u64,
+    /// A stage of a change (admission, build, commit), for the holders' next message.
+    pub write_ms: u64,
+    /// More for each template in it.
+    pub write_ms_per_template: u64,
+    /// Most searches at once, those that wait included.
+    pub searches: usize,
+    /// Most changes that wait for their turn.
+    pub waiting: usize,
+    /// Whether merges, rotations and late rebuilds are begun when nothing else is to be done.
+    pub maintenance: bool,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            search_ms: 10_000,
+            write_ms: 30_000,
+            write_ms_per_template: 20,
+            searches: 256,
+            waiting: 256,
+            maintenance: true,
+        }
+    }
+}
+
+/// The longest pause of maintenance after failures, in milliseconds.
+const LONGEST_PAUSE_MS: u64 = 60_000;
+
 /// A collection at the matcher.
-#[derive(Default)]
 pub(crate) struct Collection {
-    pub(crate) dimension: Option<Dimension>,
+    pub(crate) description: Description,
     pub(crate) index: CollectionIndex,
-    /// Groups that carry erased members because their rebuild failed.
-    pub(crate) overdue: BTreeSet<GroupId>,
-    pub(crate) sealed: BTreeMap<SubjectId, Vec<u8>>,
+}
+
+/// A search that waits for a gate.
+pub(crate) struct Held {
+    request: RequestId,
+    collection: CollectionId,
+    sealed: Vec<u8>,
+    started: u64,
 }
 
 /// What every request may touch.
 pub(crate) struct Shared {
     pub(crate) parameters: Parameters,
-    pub(crate) ring: Ring,
+    pub(crate) limits: Limits,
     pub(crate) epoch: Option<Epoch>,
     pub(crate) collections: BTreeMap<CollectionId, Collection>,
+    pub(crate) erased: BTreeMap<IntentId, Timestamp>,
     pub(crate) attempt: u64,
-    pub(crate) outbox: Vec<Outbound>,
+    pub(crate) now: u64,
+    pub(crate) connected: [bool; 3],
+    /// Collections whose searches wait.
+    pub(crate) gates: BTreeSet<CollectionId>,
+    /// Changes that can be written with the next transaction: what they say is true already and would be found out
+    /// again after a crash.
+    pub(crate) lazy: Vec<Change>,
+    /// Whether a group was committed since maintenance last looked: then it need not pause.
+    pub(crate) succeeded: bool,
+    /// Erasures that are done but for a rebuild that they share with others.
+    pub(crate) rebuild_waiters: Vec<(RequestId, CollectionId)>,
+    tickets: u64,
+    reaction: Reaction,
 }
 
 impl Shared {
-    pub(crate) fn tell_all(&mut self, message: &ToHolder) {
-        self.tell(&Party::ALL, message);
+    pub(crate) fn tell_all(&mut self, lane: Lane, message: &ToHolder) {
+        self.tell(&Party::ALL, lane, message);
     }
 
-    pub(crate) fn tell(&mut self, parties: &[Party], message: &ToHolder) {
+    pub(crate) fn tell(&mut self, parties: &[Party], lane: Lane, message: &ToHolder) {
         if let Ok(bytes) = borsh::to_vec(message) {
-            for &party in parties {
-                self.outbox.push(Outbound { to: Recipient::Holder(party), bytes: bytes.clone() });
-            }
+            self.tell_bytes(parties, lane, &bytes.into());
         }
     }
 
-    pub(crate) fn answer(&mut self, request: RequestId, answer: &ClientAnswer) {
-        if let Ok(bytes) = borsh::to_vec(answer) {
-            self.outbox.push(Outbound { to: Recipient::Client(request), bytes });
+    pub(crate) fn tell_bytes(&mut self, parties: &[Party], lane: Lane, bytes: &Bytes) {
+        let connected = self.connected;
+        let reachable = |party: &&Party| connected.get(party.index()).copied().unwrap_or_default();
+        for &to in parties.iter().filter(reachable) {
+            self.reaction.send.push(Outbound { to, lane, bytes: bytes.clone() });
         }
+    }
+
+    pub(crate) fn answer(&mut self, request: RequestId, answer: ClientAnswer) {
+        self.reaction.answers.push((request, answer));
+    }
+
+    pub(crate) fn refuse(&mut self, request: RequestId, error: &MatcherError) {
+        self.answer(request, ClientAnswer::Refused(error.refusal()));
+    }
+
+    pub(crate) fn work(&mut self, task: Task) {
+        self.reaction.work.push(Work(task));
+    }
+
+    pub(crate) fn next_ticket(&mut self) -> Ticket {
+        self.tickets += 1;
+        Ticket(self.tickets)
     }
 
     pub(crate) fn next_attempt(&mut self) -> u64 {
@@ -86,17 +171,44 @@ impl Shared {
         self.attempt
     }
 
+    pub(crate) fn take_rebuild_waiters(&mut self, collection: &CollectionId) -> Vec<RequestId> {
+        let (ours, others) = std::mem::take(&mut self.rebuild_waiters).into_iter().partition(|(_, c)| c == collection);
+        self.rebuild_waiters = others;
+        Vec::into_iter(ours).map(|(request, _)| request).collect()
+    }
+
+    pub(crate) fn take_lazy(&mut self) -> Vec<Change> {
+        std::mem::take(&mut self.lazy)
+    }
+
     pub(crate) fn collection(&mut self, id: &CollectionId) -> Result<&mut Collection, MatcherError> {
         self.collections.get_mut(id).ok_or_else(|| MatcherError::UnknownCollection(id.clone()))
     }
+
+    /// Holders that there is no way to at the moment.
+    pub(crate) fn unreachable(&self) -> Vec<Suspect> {
+        Party::ALL.into_iter().zip(self.connected).filter(|(_, up)| !up).map(|(p, _)| Suspect::Holder(p)).collect()
+    }
+
+    fn reachable(&self) -> Result<(), MatcherError> {
+        let suspects = self.unreachable();
+        if suspects.is_empty() { Ok(()) } else { Err(MatcherError::Unreachable(suspects)) }
+    }
 }
 
-/// The matcher. Searches run side by side; what changes the index (enrol, erase, rotation) runs one after the other.
+/// The matcher. Searches run side by side; what changes the index runs one after the other.
 pub struct Matcher {
     shared: Shared,
     searches: BTreeMap<SessionId, Search>,
+    held: VecDeque<Held>,
     writer: Option<Writer>,
     waiting: VecDeque<(RequestId, Job)>,
+    /// The epochs that the holders say they are in.
+    epochs: [Option<Epoch>; 3],
+    maintain_from: u64,
+    pause_ms: u64,
+    /// The number that requests of the matcher to itself have: nobody waits for an answer.
+    own: u64,
 }
 
 impl std::fmt::Debug for Matcher {
@@ -106,37 +218,129 @@ impl std::fmt::Debug for Matcher {
 }
 
 impl Matcher {
-    /// An empty matcher. `first_attempt` must be above every attempt number of an earlier life of this matcher.
+    /// A matcher that remembers `image`. Decisions that were not settled when it was stored are told again first.
     #[must_use]
-    pub fn new(parameters: Parameters, first_attempt: u64) -> Self {
+    pub fn new(parameters: Parameters, limits: Limits, image: Image) -> Self {
+        let mut collections = BTreeMap::new();
+        for (id, stored) in image.collections {
+            collections.insert(id, Collection { description: stored.description, index: stored.index });
+        }
         let shared = Shared {
             parameters,
-            ring: parameters.ring(),
+            limits,
             epoch: None,
-            collections: BTreeMap::new(),
-            attempt: first_attempt,
-            outbox: Vec::new(),
+            collections,
+            erased: image.erased,
+            // Attempts of this life are above those of every earlier one.
+            attempt: image.lives << 32,
+            now: 0,
+            connected: [true; 3],
+            gates: BTreeSet::new(),
+            lazy: Vec::new(),
+            succeeded: false,
+            rebuild_waiters: Vec::new(),
+            tickets: 0,
+            reaction: Reaction::default(),
         };
-        Self { shared, searches: BTreeMap::new(), writer: None, waiting: VecDeque::new() }
+        let mut matcher = Self {
+            shared,
+            searches: BTreeMap::new(),
+            held: VecDeque::new(),
+            writer: None,
+            waiting: VecDeque::new(),
+            epochs: [None; 3],
+            maintain_from: 0,
+            pause_ms: 0,
+            own: u64::MAX,
+        };
+        for (id, intent) in image.intents {
+            let request = matcher.own_request();
+            matcher.waiting.push_back((request, Job::Resume { id, intent }));
+        }
+        matcher
     }
 
-    /// Creates a collection.
-    pub fn create_collection(&mut self, collection: CollectionId, dimension: Dimension) {
-        self.shared.collections.entry(collection).or_default().dimension = Some(dimension);
+    fn own_request(&mut self) -> RequestId {
+        self.own -= 1;
+        RequestId(self.own)
+    }
+
+    /// Creates a collection or describes it anew; the answer comes when that is stored.
+    ///
+    /// A collection that exists keeps its dimension and parameters.
+    pub fn describe(&mut self, request: RequestId, collection: CollectionId, description: Description) -> Reaction {
+        let misfit = self.shared.collections.get(&collection).is_some_and(|c| {
+            (c.description.dimension, &c.description.parameters) != (description.dimension, &description.parameters)
+        });
+        if description.parameters != self.shared.parameters.name || misfit {
+            self.shared.refuse(request, &MatcherError::OtherCollection(collection));
+        } else {
+            self.shared.work(Task::Describe { request, collection, description });
+        }
+        self.react()
     }
 
     /// Announces the key epoch under which groups are built from now on.
     pub fn set_epoch(&mut self, epoch: Epoch) {
         self.shared.epoch = Some(epoch);
+        self.maintain_from = self.shared.now;
+    }
+
+    /// The key epoch, once all three holders are in it.
+    #[must_use]
+    pub fn epoch(&self) -> Option<Epoch> {
+        self.shared.epoch
+    }
+
+    /// Says that a holder can be reached, or cannot. What waits for one that is lost ends at once and names it; what was
+    /// promised is told again when it comes back.
+    pub fn set_connected(&mut self, party: Party, connected: bool) -> Reaction {
+        if let Some(flag) = self.shared.connected.get_mut(party.index()) {
+            *flag = connected;
+        }
+        if connected {
+            self.maintain_from = self.shared.now;
+            if let Some(writer) = &mut self.writer {
+                writer.say_again(&mut self.shared, party);
+            }
+        } else {
+            if let Some(epoch) = self.epochs.get_mut(party.index()) {
+                *epoch = None;
+            }
+            let error = MatcherError::Unreachable(vec![Suspect::Holder(party)]);
+            for (session, search) in std::mem::take(&mut self.searches) {
+                self.shared.tell_all(Lane::Decide, &ToHolder::Abandon { session });
+                self.shared.refuse(search.request, &error);
+            }
+            for held in std::mem::take(&mut self.held) {
+                self.shared.refuse(held.request, &error);
+            }
+            self.writer = self.writer.take().and_then(|writer| writer.lose(&mut self.shared, &error));
+        }
+        self.react()
     }
 
     /// Rebuilds every group of a collection under the current epoch; the answer goes to `request`.
-    pub fn rotate(&mut self, request: RequestId, collection: &CollectionId) -> Vec<Outbound> {
-        let plans = self.shared.collections.get(collection).map(|c| plan_rotation(&self.shared.parameters, &c.index));
-        self.waiting
-            .push_back((request, Job::Rebuild { collection: collection.clone(), plans: plans.unwrap_or_default() }));
-        self.start_waiting();
-        std::mem::take(&mut self.shared.outbox)
+    pub fn rotate(&mut self, request: RequestId, collection: &CollectionId) -> Reaction {
+        let plans = self
+            .shared
+            .collections
+            .get(collection)
+            .map(|c| plan_rotation(&self.shared.parameters, &c.index))
+            .unwrap_or_default();
+        self.waiting.push_back((request, Job::Rebuild { collection: collection.clone(), plans }));
+        self.react()
+    }
+
+    /// Collections with their descriptions and indexes, by name.
+    pub fn collections(&self) -> impl Iterator<Item = (&CollectionId, &Description, &CollectionIndex)> {
+        self.shared.collections.iter().map(|(id, c)| (id, &c.description, &c.index))
+    }
+
+    /// A collection's description and index.
+    #[must_use]
+    pub fn collection(&self, collection: &CollectionId) -> Option<(&Description, &CollectionIndex)> {
+        self.shared.collections.get(collection).map(|c| (&c.description, &c.index))
     }
 
     /// The index of a collection.
@@ -151,64 +355,240 @@ impl Matcher {
         self.index(collection).is_some_and(|i| i.template(subject).is_some())
     }
 
-    /// Takes one message; returns what to send.
-    pub fn receive(&mut self, from: Sender, bytes: &[u8]) -> Vec<Outbound> {
-        match from {
-            Sender::Client(request) => {
-                if let Err(error) = self.hear_client(request, bytes) {
-                    self.shared.answer(request, &ClientAnswer::Refused(error.refusal()));
-                }
-            }
-            Sender::Holder(party) => self.hear_holder(party, bytes),
+    /// What is under way.
+    #[must_use]
+    pub fn progress(&self) -> Progress {
+        Progress {
+            searches: self.searches.len(),
+            held: self.held.len(),
+            waiting: self.waiting.len(),
+            writing: self.writer.is_some(),
+            unsettled: self.writer.as_ref().is_some_and(Writer::is_promised),
         }
-        self.start_waiting();
-        std::mem::take(&mut self.shared.outbox)
     }
 
-    /// Gives up every request that waits for a holder; the caller has the clock. Holders are told to forget the sessions.
-    /// What holders were told to commit or to erase is not given up but said again, for they must not come apart.
-    pub fn expire(&mut self) -> Vec<Outbound> {
-        for (session, search) in std::mem::take(&mut self.searches) {
+    /// Whether nothing that a client was promised is under way or waits.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.searches.is_empty() && self.held.is_empty() && self.writer.is_none() && self.waiting.is_empty()
+    }
+
+    /// Takes a client's request as bytes.
+    pub fn hear_client(&mut self, request: RequestId, bytes: &[u8]) -> Reaction {
+        match borsh::from_slice(bytes) {
+            Ok(content) => self.request(request, content),
+            Err(_) => {
+                self.shared.refuse(request, &MatcherError::MalformedRequest);
+                self.react()
+            }
+        }
+    }
+
+    /// Takes a client's request.
+    pub fn request(&mut self, request: RequestId, content: ClientRequest) -> Reaction {
+        if let Err(error) = self.accept(request, content) {
+            self.shared.refuse(request, &error);
+        }
+        self.react()
+    }
+
+    /// The client does not wait any longer. What is not begun is not begun; a search ends; a change goes on.
+    pub fn cancel(&mut self, request: RequestId) -> Reaction {
+        let asked = self.searches.iter().find(|(_, s)| s.request == request).map(|(session, _)| *session);
+        if let Some(session) = asked {
+            self.searches.remove(&session);
+            self.shared.tell_all(Lane::Decide, &ToHolder::Abandon { session });
+        }
+        self.held.retain(|held| held.request != request);
+        self.waiting.retain(|(waiting, _)| *waiting != request);
+        self.react()
+    }
+
+    /// Takes a holder's message.
+    pub fn hear_holder(&mut self, party: Party, bytes: &[u8]) -> Reaction {
+        // A message that cannot be read names no session: what waits for it runs into its deadline.
+        if let Ok(message) = borsh::from_slice::<FromHolder>(bytes) {
+            self.take(party, message);
+        }
+        self.react()
+    }
+
+    /// Takes the result of some work.
+    pub fn finish(&mut self, worked: Worked) -> Reaction {
+        match worked.0 {
+            Done::Scanned { session, result } => match (self.searches.get_mut(&session), result) {
+                (Some(search), Ok(sums)) => {
+                    search.scanned = true;
+                    self.shared.tell_bytes(&Party::ALL, Lane::Decide, &sums);
+                }
+                (Some(_), Err(error)) => self.end_search(session, error.refusal()),
+                (None, _) => {}
+            },
+            Done::Described { request, collection, description, result } => match result {
+                Ok(()) => {
+                    match self.shared.collections.get_mut(&collection) {
+                        Some(known) => known.description = description,
+                        None => {
+                            let index = CollectionIndex::default();
+                            self.shared.collections.insert(collection, Collection { description, index });
+                        }
+                    }
+                    self.shared.answer(request, ClientAnswer::Done);
+                }
+                Err(error) => self.shared.refuse(request, &error),
+            },
+            Done::Tidied { lazy } => self.shared.lazy.splice(0..0, lazy).for_each(drop),
+            done => {
+                if let Some(writer) = self.writer.take() {
+                    self.writer = writer.finish(&mut self.shared, done);
+                }
+            }
+        }
+        self.react()
+    }
+
+    /// Lets time pass: ends what is overdue, and begins maintenance if there is nothing else to do. `now` is in
+    /// milliseconds from any start.
+    pub fn tick(&mut self, now: u64) -> Reaction {
+        self.shared.now = now;
+        let limits = self.shared.limits;
+        let late: Vec<SessionId> = self
+            .searches
+            .iter()
+            .filter(|(_, search)| now.saturating_sub(search.started) >= limits.search_ms)
+            .map(|(session, _)| *session)
+            .collect();
+        for session in late {
+            self.time_out(session);
+        }
+        let (late, held): (VecDeque<Held>, VecDeque<Held>) = std::mem::take(&mut self.held)
+            .into_iter()
+            .partition(|held| now.saturating_sub(held.started) >= limits.search_ms);
+        self.held = held;
+        self.refuse_held(late);
+        if self.writer.as_ref().is_some_and(|writer| writer.is_overdue(now, limits.write_ms)) {
+            self.expire_writer();
+        }
+        if limits.maintenance {
+            self.maintain();
+        }
+        if self.writer.is_none() && !self.shared.lazy.is_empty() {
+            let lazy = self.shared.take_lazy();
+            self.shared.work(Task::Tidy { lazy });
+        }
+        self.react()
+    }
+
+    /// Gives up every request that waits for a holder, as if all deadlines had passed. Holders are told to forget the
+    /// sessions. What they were told to commit or to erase is not given up but said again, for they must not come apart.
+    pub fn expire(&mut self) -> Reaction {
+        let sessions: Vec<SessionId> = self.searches.keys().copied().collect();
+        for session in sessions {
+            self.time_out(session);
+        }
+        let held = std::mem::take(&mut self.held);
+        self.refuse_held(held);
+        self.expire_writer();
+        self.react()
+    }
+
+    fn time_out(&mut self, session: SessionId) {
+        if let Some(search) = self.searches.remove(&session) {
             let error = MatcherError::TimedOut(search.late());
-            self.shared.tell_all(&ToHolder::Abandon { session });
-            self.shared.answer(search.request, &ClientAnswer::Refused(error.refusal()));
+            self.shared.tell_all(Lane::Decide, &ToHolder::Abandon { session });
+            self.shared.refuse(search.request, &error);
         }
-        self.writer = self.writer.take().and_then(|writer| writer.expire(&mut self.shared));
-        self.start_waiting();
-        std::mem::take(&mut self.shared.outbox)
     }
 
-    fn hear_client(&mut self, request: RequestId, bytes: &[u8]) -> Result<(), MatcherError> {
-        match borsh::from_slice(bytes).map_err(|_| MatcherError::MalformedRequest)? {
-            ClientRequest::Enroll { collection, templates, more_follows } => {
-                self.waiting.push_back((request, Job::Enroll { collection, templates, more_follows }));
-            }
-            ClientRequest::Erase { request: signed } => self.waiting.push_back((request, Job::Erase { signed })),
-            ClientRequest::Ask { sealed } => {
-                let (session, search) = Search::start(&mut self.shared, request, &sealed)?;
-                if self.searches.contains_key(&session) {
-                    return Err(MatcherError::WrongUse);
+    fn refuse_held(&mut self, late: VecDeque<Held>) {
+        // They waited for a commit: for whoever did not acknowledge it.
+        let suspects = self.writer.as_ref().map(|writer| writer.late()).unwrap_or_default();
+        for held in late {
+            self.shared.refuse(held.request, &MatcherError::TimedOut(suspects.clone()));
+        }
+    }
+
+    fn expire_writer(&mut self) {
+        self.writer = self.writer.take().and_then(|writer| writer.expire(&mut self.shared));
+    }
+
+    /// What every call ends with: gates are passed or opened, waiting jobs begun.
+    fn react(&mut self) -> Reaction {
+        loop {
+            if let Some(writer) = self.writer.take() {
+                let busy = |id: &CollectionId| self.searches.values().any(|search| search.collection == *id);
+                match writer.at_gate() {
+                    Some(collection) if !busy(collection) => self.writer = writer.pass_gate(&mut self.shared),
+                    _ => {
+                        self.writer = Some(writer);
+                        break;
+                    }
                 }
-                self.shared.tell_all(&ToHolder::Ask { sealed });
-                self.searches.insert(session, search);
+            } else {
+                let Some((request, job)) = self.waiting.pop_front() else { break };
+                // Erasures that follow share one rebuild.
+                let more = matches!(self.waiting.front(), Some((_, Job::Erase { .. })));
+                match Writer::start(&mut self.shared, request, job, more) {
+                    Ok(writer) => self.writer = writer,
+                    Err(error) => self.shared.refuse(request, &error),
+                }
             }
         }
+        self.open_gates();
+        std::mem::take(&mut self.shared.reaction)
+    }
+
+    fn open_gates(&mut self) {
+        let (waiting, free): (VecDeque<Held>, VecDeque<Held>) =
+            std::mem::take(&mut self.held).into_iter().partition(|held| self.shared.gates.contains(&held.collection));
+        self.held = waiting;
+        for held in free {
+            if let Err(error) = self.search(held.request, held.sealed, held.started) {
+                self.shared.refuse(held.request, &error);
+            }
+        }
+    }
+
+    fn accept(&mut self, request: RequestId, content: ClientRequest) -> Result<(), MatcherError> {
+        match content {
+            ClientRequest::Enroll { collection, templates, more_follows } => {
+                self.queue(request, Job::Enroll { collection, templates, more_follows })
+            }
+            ClientRequest::Erase { request: signed } => self.queue(request, Job::Erase { signed }),
+            ClientRequest::Ask { sealed } => {
+                if self.searches.len() + self.held.len() >= self.shared.limits.searches {
+                    return Err(MatcherError::Busy { limit: self.shared.limits.searches });
+                }
+                self.search(request, sealed, self.shared.now)
+            }
+        }
+    }
+
+    fn queue(&mut self, request: RequestId, job: Job) -> Result<(), MatcherError> {
+        if self.waiting.len() >= self.shared.limits.waiting {
+            return Err(MatcherError::Busy { limit: self.shared.limits.waiting });
+        }
+        self.shared.reachable()?;
+        self.waiting.push_back((request, job));
         Ok(())
     }
 
-    fn start_waiting(&mut self) {
-        while self.writer.is_none() {
-            let Some((request, job)) = self.waiting.pop_front() else { return };
-            match Writer::start(&mut self.shared, request, job) {
-                Ok(writer) => self.writer = writer,
-                Err(error) => self.shared.answer(request, &ClientAnswer::Refused(error.refusal())),
-            }
+    fn search(&mut self, request: RequestId, sealed: Vec<u8>, started: u64) -> Result<(), MatcherError> {
+        self.shared.reachable()?;
+        let (session, search) = Search::start(&mut self.shared, request, &sealed, started)?;
+        if self.shared.gates.contains(&search.collection) {
+            self.held.push_back(Held { request, collection: search.collection, sealed, started });
+            return Ok(());
         }
+        if self.searches.contains_key(&session) {
+            return Err(MatcherError::WrongUse);
+        }
+        self.shared.tell_all(Lane::Decide, &ToHolder::Ask { sealed });
+        self.searches.insert(session, search);
+        Ok(())
     }
 
-    fn hear_holder(&mut self, party: Party, bytes: &[u8]) {
-        // A message that cannot be read names no session: what waits for it runs into its deadline.
-        let Ok(message) = borsh::from_slice::<FromHolder>(bytes) else { return };
+    fn take(&mut self, party: Party, message: FromHolder) {
         match message {
             FromHolder::ProbePart { session, .. } | FromHolder::Answer { session, .. } => {
                 let Some(search) = self.searches.get_mut(&session) else { return };
@@ -231,8 +611,64 @@ impl Matcher {
 
     fn end_search(&mut self, session: SessionId, refusal: Refusal) {
         if let Some(search) = self.searches.remove(&session) {
-            self.shared.tell_all(&ToHolder::Abandon { session });
-            self.shared.answer(search.request, &ClientAnswer::Refused(refusal));
+            self.shared.tell_all(Lane::Decide, &ToHolder::Abandon { session });
+            self.shared.answer(search.request, ClientAnswer::Refused(refusal));
         }
+    }
+
+    /// Begins what the index needs when nobody waits for anything: templates that are not searchable yet, groups that
+    /// carry erased members or are of an old epoch, merges.
+    fn maintain(&mut self) {
+        if std::mem::take(&mut self.shared.succeeded) {
+            (self.pause_ms, self.maintain_from) = (0, self.shared.now);
+        }
+        let idle = self.writer.is_none() && self.waiting.is_empty() && self.shared.unreachable().is_empty();
+        if !idle || self.shared.now < self.maintain_from {
+            return;
+        }
+        let Some(epoch) = self.shared.epoch else { return };
+        let parameters = self.shared.parameters;
+        let chore = self.shared.collections.iter().find_map(|(id, c)| {
+            let collection = id.clone();
+            if !c.index.pending().is_empty() {
+                return Some(Job::Index { collection });
+            }
+            let rebuild = |group| plan_rebuild(&parameters, &c.index, group);
+            let late: Vec<_> = c.index.overdue().iter().copied().filter_map(rebuild).collect();
+            let plans = if late.is_empty() {
+                let old = c.index.groups().find(|g| g.packed.epoch < epoch).map(|g| g.packed.group);
+                let capacity = c.description.group_capacity as usize;
+                old.and_then(rebuild).or_else(|| plan_merge(&parameters, &c.index, capacity)).into_iter().collect()
+            } else {
+                late
+            };
+            (!plans.is_empty()).then_some(Job::Rebuild { collection, plans })
+        });
+        if let Some(job) = chore {
+            // Until it has succeeded it is not begun again at once.
+            self.pause_ms = (self.pause_ms * 2).clamp(250, LONGEST_PAUSE_MS);
+            self.maintain_from = self.shared.now + self.pause_ms;
+            let request = self.own_request();
+            self.waiting.push_back((request, job));
+        } else {
+            self.pause_ms = 0;
+        }
+    }
+
+    /// Forgets erasures whose requests have expired: a repetition is refused by its expiry now.
+    pub fn forget_expired(&mut self, now: Timestamp) -> Reaction {
+        let expired: Vec<IntentId> =
+            self.shared.erased.iter().filter(|(_, expires)| **expires < now).map(|(id, _)| *id).collect();
+        for id in expired {
+            self.shared.erased.remove(&id);
+            self.shared.lazy.push(Change::ForgetErasure { id });
+        }
+        self.react()
+    }
+
+    /// The dimension of a collection.
+    #[must_use]
+    pub fn dimension(&self, collection: &CollectionId) -> Option<Dimension> {
+        self.shared.collections.get(collection).map(|c| c.description.dimension)
     }
 }

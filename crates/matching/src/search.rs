@@ -2,16 +2,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use veilmatch_domain::{CollectionId, Decision, Dimension, GroupId, Party, Purpose, SessionId, Suspect};
-use veilmatch_glwe::{
-    ClientAnswer, FromHolder, MaskSeed, PartPayload, ProbeCiphertext, ProbeShape, ToHolder, query_session, sum_parts,
-};
+use std::sync::Arc;
+
+use veilmatch_domain::{CollectionId, Decision, Dimension, Party, Purpose, SessionId, Suspect};
+use veilmatch_gallery::GroupRecord;
+use veilmatch_glwe::{ClientAnswer, FromHolder, MaskSeed, PartPayload, ProbeShape, query_session};
 use veilmatch_sealed::SealedTemplate;
 
 use crate::MatcherError;
 use crate::matcher::{RequestId, Shared};
+use crate::work::{Scan, Task};
 
-type Copies = [(Option<PartPayload>, Option<PartPayload>); 3];
+pub(crate) type Copies = [(Option<PartPayload>, Option<PartPayload>); 3];
 
 /// Parts of the probe for one block width.
 #[derive(Default)]
@@ -24,12 +26,16 @@ struct Gathering {
 /// The state of one query.
 pub(crate) struct Search {
     pub(crate) request: RequestId,
+    pub(crate) collection: CollectionId,
+    /// When it was asked, in the driver's milliseconds.
+    pub(crate) started: u64,
+    /// Whether the sums have gone to the holders.
+    pub(crate) scanned: bool,
     session: SessionId,
-    collection: CollectionId,
     dimension: Dimension,
-    scope: Vec<GroupId>,
+    scope: Vec<Arc<GroupRecord>>,
     gathering: BTreeMap<ProbeShape, Gathering>,
-    scanned: bool,
+    scanning: bool,
     replies: [Option<Vec<u8>>; 3],
 }
 
@@ -82,24 +88,33 @@ impl Search {
         shared: &mut Shared,
         request: RequestId,
         sealed: &[u8],
+        started: u64,
     ) -> Result<(SessionId, Search), MatcherError> {
         let sealed = SealedTemplate::from_bytes(sealed)?;
         let associated = sealed.associated();
         let Purpose::Probe(query) = &associated.purpose else { return Err(MatcherError::WrongUse) };
         let collection = shared.collection(&associated.collection)?;
-        let scope: Vec<GroupId> = match &query.decision {
+        if associated.dimension != collection.description.dimension {
+            return Err(MatcherError::WrongDimension {
+                found: associated.dimension.get(),
+                expected: collection.description.dimension.get(),
+            });
+        }
+        let index = &collection.index;
+        let scope: Vec<Arc<GroupRecord>> = match &query.decision {
             Decision::Verify { subject } => {
-                let stored = collection.index.template(subject);
+                let stored = index.template(subject);
                 let stored = stored.ok_or_else(|| MatcherError::UnknownSubject(subject.clone()))?;
-                stored.group.into_iter().collect()
+                stored.group.and_then(|group| index.group(group)).map(Arc::clone).into_iter().collect()
             }
-            _ => collection.index.groups().map(|g| g.packed.group).collect(),
+            // Groups of erased members alone are not in the holders' scope.
+            _ => index.groups().filter(|g| g.members.iter().any(|m| index.is_current(m))).map(Arc::clone).collect(),
         };
         if scope.is_empty() {
             return Err(MatcherError::EmptyScope);
         }
         let mut gathering = BTreeMap::new();
-        for record in scope.iter().filter_map(|g| collection.index.group(*g)) {
+        for record in &scope {
             if let Ok(layout) = veilmatch_glwe::Layout::new(record.packed.layout.beta(), 1) {
                 gathering.insert(ProbeShape { layout }, Gathering::default());
             }
@@ -110,8 +125,10 @@ impl Search {
             session,
             collection: associated.collection.clone(),
             dimension: associated.dimension,
+            started,
             scope,
             gathering,
+            scanning: false,
             scanned: false,
             replies: [None, None, None],
         };
@@ -133,8 +150,8 @@ impl Search {
                     return Err(MatcherError::SeedsDiffer(first, party));
                 }
                 file_copy(&mut gathering.copies, party, part, payload)?;
-                if !self.scanned && self.gathering.values().all(|g| complete(&g.copies)) {
-                    self.scan(shared)?;
+                if !self.scanning && self.gathering.values().all(|g| complete(&g.copies)) {
+                    self.scan(shared);
                 }
                 Ok(false)
             }
@@ -145,40 +162,27 @@ impl Search {
                 }
                 let [Some(a), Some(b), Some(c)] = &mut self.replies else { return Ok(false) };
                 let replies = [std::mem::take(a), std::mem::take(b), std::mem::take(c)];
-                shared.answer(self.request, &ClientAnswer::Replies { replies });
+                shared.answer(self.request, ClientAnswer::Replies { replies });
                 Ok(true)
             }
             _ => Err(MatcherError::UnexpectedPart(party)),
         }
     }
 
-    fn scan(&mut self, shared: &mut Shared) -> Result<(), MatcherError> {
-        self.scanned = true;
-        let parameters = shared.parameters;
-        let mut probes = BTreeMap::new();
-        for (shape, gathering) in &mut self.gathering {
-            let Some((seed, _)) = gathering.seed else { continue };
-            let polynomials = shape.layout.blocks(self.dimension);
-            let bodies = sum_parts(&parameters, &shared.ring, polynomials, &borrowed(&gathering.copies))?;
-            gathering.copies = Copies::default();
-            let probe = ProbeCiphertext::new(seed.expand(&parameters, shape.layout, self.dimension), bodies);
-            probes.insert(shape.layout.beta(), probe);
-        }
-        let collection = shared
-            .collections
-            .get(&self.collection)
-            .ok_or_else(|| MatcherError::UnknownCollection(self.collection.clone()))?;
-        let groups = self
-            .scope
-            .iter()
-            .filter_map(|g| collection.index.group(*g))
-            .filter_map(|record| {
-                let probe = probes.get(&record.packed.layout.beta())?;
-                Some(record.packed.scan(&parameters, &shared.ring, probe))
-            })
+    fn scan(&mut self, shared: &mut Shared) {
+        self.scanning = true;
+        let probes = std::mem::take(&mut self.gathering)
+            .into_iter()
+            .filter_map(|(shape, gathering)| Some((shape, gathering.seed?.0, gathering.copies)))
             .collect();
-        shared.tell_all(&ToHolder::Sums { session: self.session, groups });
-        Ok(())
+        let scan = Scan {
+            session: self.session,
+            parameters: shared.parameters,
+            dimension: self.dimension,
+            probes,
+            groups: std::mem::take(&mut self.scope),
+        };
+        shared.work(Task::Scan(Box::new(scan)));
     }
 
     pub(crate) fn late(&self) -> Vec<Suspect> {

@@ -1,33 +1,56 @@
 //! What changes the index: enrol, erase, rebuild. One at a time.
 //!
-//! Enrol: admit at the holders, commit, store, build groups, commit each. Erase: tombstone at the holders, remove the
-//! sealed template, rebuild the group that held it. A failure leaves the index and the holders' registries as they
-//! were before the step that failed; templates that are admitted but not indexed are indexed with the next change.
+//! Enrol: admit at the holders, decide, commit, store, build groups, decide and commit each. Erase: decide, tombstone at
+//! the holders, remove the sealed template, rebuild the group that held it. A failure leaves the index and the holders'
+//! registries as they were before the step that failed; templates that are admitted but not indexed are indexed with
+//! the next change or by maintenance.
 //!
 //! The holders must not come apart: a holder that has sent its verdicts or its parts has promised to commit, so once
 //! the matcher has said `Commit` nothing ends the session but the acknowledgement of all three. What is not
-//! acknowledged in time is said again; the holders take a repetition for what it is. The same goes for an erasure.
+//! acknowledged in time is said again; the holders take a repetition for what it is. The same goes for an erasure. So
+//! that a crash of the matcher does not forget what was said, the decision is stored first (an [`Intent`]), and told
+//! again by the next life.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use veilmatch_domain::{CollectionId, GroupId, Party, Purpose, SessionId, SubjectId, Suspect, TemplateDigest};
-use veilmatch_gallery::{BuildPlan, GroupMember, GroupRecord, plan_addition, plan_rebuild};
+use veilmatch_domain::{
+    CollectionId, GroupId, Party, Purpose, SessionId, SubjectId, Suspect, TemplateDigest, Timestamp,
+};
+use veilmatch_gallery::{BuildPlan, Change, GroupMember, GroupRecord, Intent, IntentId, plan_addition, plan_rebuild};
 use veilmatch_glwe::{
-    BuildOrder, ClientAnswer, FromHolder, MAX_ADMISSION, Member, PackedGroup, PartPayload, Refusal, ToHolder, Verdict,
-    admission_session, build_session, sum_parts,
+    BuildOrder, ClientAnswer, FromHolder, MAX_ADMISSION, Refusal, ToHolder, Verdict, admission_session,
 };
 use veilmatch_sealed::{SealedTemplate, SignedErasure};
 
 use crate::MatcherError;
-use crate::matcher::{RequestId, Shared};
-use crate::search::{borrowed, complete, file_copy, late_holders};
+use crate::matcher::{Lane, RequestId, Shared};
+use crate::search::{Copies, complete, file_copy, late_holders};
+use crate::work::{Done, Ordered, Sum, Task, Ticket};
 
 /// A request that changes the index.
 pub(crate) enum Job {
-    Enroll { collection: CollectionId, templates: Vec<Vec<u8>>, more_follows: bool },
-    Erase { signed: Vec<u8> },
-    Rebuild { collection: CollectionId, plans: Vec<BuildPlan> },
+    Enroll {
+        collection: CollectionId,
+        templates: Vec<Vec<u8>>,
+        more_follows: bool,
+    },
+    Erase {
+        signed: Vec<u8>,
+    },
+    Rebuild {
+        collection: CollectionId,
+        plans: Vec<BuildPlan>,
+    },
+    /// Index what is stored and not searchable yet.
+    Index {
+        collection: CollectionId,
+    },
+    /// A decision of an earlier life that not all holders have acknowledged.
+    Resume {
+        id: IntentId,
+        intent: Intent,
+    },
 }
 
 /// Groups that are still to be built for a request, and what its client is told in the end.
@@ -36,20 +59,15 @@ struct Agenda {
     collection: CollectionId,
     plans: VecDeque<BuildPlan>,
     answer: ClientAnswer,
+    /// Whether other erasures wait: then the rebuild is left to the last of them.
+    more_erasures: bool,
+    /// Whether the request's erasure is done and only the rebuild is due.
+    erased: bool,
     /// How often a deadline has passed since the stage began; the client is told the second time.
     overdue: u32,
-}
-
-impl Agenda {
-    fn new(request: RequestId, collection: CollectionId, plans: VecDeque<BuildPlan>, answer: ClientAnswer) -> Self {
-        Self { request, collection, plans, answer, overdue: 0 }
-    }
-
-    fn tell_client(&self, shared: &mut Shared, answer: &ClientAnswer) {
-        if self.overdue < PATIENCE {
-            shared.answer(self.request, answer);
-        }
-    }
+    /// When the stage began, in the driver's milliseconds, and how much longer than usual it may take.
+    since: u64,
+    allowance: u64,
 }
 
 /// Deadlines that may pass before the client hears that a commit is not acknowledged.
@@ -57,33 +75,47 @@ const PATIENCE: u32 = 2;
 
 struct Admitting {
     session: SessionId,
+    /// Per template: whose, which, the bytes; `None` if it cannot be read.
     templates: Vec<Option<(SubjectId, TemplateDigest, Vec<u8>)>>,
+    /// Where each stands in the client's request.
+    places: Vec<usize>,
     verdicts: [Option<Vec<Verdict>>; 3],
-    committing: bool,
-    committed: [bool; 3],
     more_follows: bool,
 }
 
-struct Erasing {
+struct Admission {
+    session: SessionId,
+    accepted: Vec<(SubjectId, TemplateDigest)>,
+    more_follows: bool,
+}
+
+struct Erasure {
+    id: IntentId,
     subject: SubjectId,
     signed: Vec<u8>,
+    expires: Timestamp,
     acknowledged: [bool; 3],
     refused: [Option<Refusal>; 3],
 }
 
-struct Building {
+struct Build {
     session: SessionId,
-    order: BuildOrder,
-    members: Vec<(u32, SubjectId)>,
-    copies: [(Option<PartPayload>, Option<PartPayload>); 3],
-    bodies: Option<Vec<u32>>,
-    committed: [bool; 3],
+    record: Arc<GroupRecord>,
+    replaces: Vec<GroupId>,
 }
 
 enum Stage {
     Admitting(Admitting),
-    Erasing(Erasing),
-    Building(Box<Building>),
+    DecidingAdmission(Admission, Ticket),
+    CommittingAdmission(Admission, [bool; 3]),
+    DecidingErasure(Erasure, Ticket),
+    ErasureAtGate(Erasure),
+    Erasing(Erasure),
+    Ordering(Ticket),
+    Building { session: SessionId, order: BuildOrder, members: Vec<GroupMember>, copies: Copies },
+    Summing { session: SessionId, replaces: Vec<GroupId>, ticket: Ticket },
+    BuildAtGate(Build),
+    CommittingBuild(Build, [bool; 3]),
 }
 
 /// The change under way.
@@ -99,145 +131,350 @@ fn mark(flags: &mut [bool; 3], party: Party) -> bool {
     flags.iter().all(|f| *f)
 }
 
+fn missing(flags: &[bool; 3]) -> Vec<Party> {
+    Party::ALL.into_iter().filter(|p| flags.get(p.index()) == Some(&false)).collect()
+}
+
+impl Agenda {
+    fn new(shared: &Shared, request: RequestId, collection: CollectionId, answer: ClientAnswer) -> Self {
+        let (since, plans) = (shared.now, VecDeque::new());
+        Self {
+            request,
+            collection,
+            plans,
+            answer,
+            more_erasures: false,
+            erased: false,
+            overdue: 0,
+            since,
+            allowance: 0,
+        }
+    }
+
+    fn tell_client(&self, shared: &mut Shared, answer: ClientAnswer) {
+        if self.overdue < PATIENCE {
+            shared.answer(self.request, answer);
+        }
+    }
+
+    fn begin_stage(&mut self, shared: &Shared, templates: usize) {
+        self.overdue = if self.overdue < PATIENCE { 0 } else { PATIENCE };
+        self.since = shared.now;
+        self.allowance = (templates as u64).saturating_mul(shared.limits.write_ms_per_template);
+    }
+}
+
 impl Writer {
-    /// Begins a job; `None` if it is done at once.
-    pub(crate) fn start(shared: &mut Shared, request: RequestId, job: Job) -> Result<Option<Writer>, MatcherError> {
+    /// Begins a job; `None` if it is done at once. `more_erasures`: the next job is an erasure too.
+    pub(crate) fn start(
+        shared: &mut Shared,
+        request: RequestId,
+        job: Job,
+        more_erasures: bool,
+    ) -> Result<Option<Writer>, MatcherError> {
         match job {
             Job::Enroll { collection, templates, more_follows } => {
-                shared.collection(&collection)?;
-                if templates.is_empty() || templates.len() > MAX_ADMISSION {
-                    return Err(MatcherError::BatchSize { found: templates.len(), allowed: MAX_ADMISSION });
-                }
-                let attempt = shared.next_attempt();
-                let session = admission_session(attempt, &collection, &templates);
-                let parsed = templates
-                    .iter()
-                    .map(|bytes| {
-                        let sealed = SealedTemplate::from_bytes(bytes).ok()?;
-                        let Purpose::Enrol { subject } = &sealed.associated().purpose else { return None };
-                        Some((subject.clone(), sealed.digest(), bytes.clone()))
-                    })
-                    .collect();
-                shared.tell_all(&ToHolder::Admit { attempt, collection: collection.clone(), templates });
-                let admitting = Admitting {
-                    session,
-                    templates: parsed,
-                    verdicts: [None, None, None],
-                    committing: false,
-                    committed: [false; 3],
-                    more_follows,
-                };
-                let answer = ClientAnswer::Enrolled { verdicts: Vec::new() };
-                let agenda = Agenda::new(request, collection, VecDeque::new(), answer);
-                Ok(Some(Writer { agenda, stage: Stage::Admitting(admitting) }))
+                Self::start_enroll(shared, request, collection, templates, more_follows)
             }
-            Job::Erase { signed } => {
-                let erasure = SignedErasure::from_bytes(&signed)?;
-                let collection = shared.collection(&erasure.collection)?;
-                if collection.index.template(&erasure.subject).is_none() {
-                    return Err(MatcherError::UnknownSubject(erasure.subject));
-                }
-                shared.tell_all(&ToHolder::Erase { request: signed.clone() });
-                let agenda = Agenda::new(request, erasure.collection, VecDeque::new(), ClientAnswer::Erased);
-                let erasing =
-                    Erasing { subject: erasure.subject, signed, acknowledged: [false; 3], refused: [None, None, None] };
-                Ok(Some(Writer { agenda, stage: Stage::Erasing(erasing) }))
-            }
+            Job::Erase { signed } => Self::start_erase(shared, request, signed, more_erasures),
             Job::Rebuild { collection, plans } => {
-                let answer = ClientAnswer::Enrolled { verdicts: Vec::new() };
-                let agenda = Agenda::new(request, collection, plans.into(), answer);
+                let mut agenda =
+                    Agenda::new(shared, request, collection, ClientAnswer::Enrolled { verdicts: Vec::new() });
+                agenda.plans = plans.into();
                 Ok(Self::next_build(shared, agenda))
             }
+            Job::Index { collection } => {
+                let mut agenda = Agenda::new(shared, request, collection, ClientAnswer::Done);
+                agenda.plan_addition(shared)?;
+                Ok(Self::next_build(shared, agenda))
+            }
+            Job::Resume { id, intent } => Ok(Some(Self::resume(shared, request, id, intent))),
         }
+    }
+
+    fn start_enroll(
+        shared: &mut Shared,
+        request: RequestId,
+        collection: CollectionId,
+        templates: Vec<Vec<u8>>,
+        more_follows: bool,
+    ) -> Result<Option<Writer>, MatcherError> {
+        let index = &shared.collection(&collection)?.index;
+        if templates.is_empty() || templates.len() > MAX_ADMISSION {
+            return Err(MatcherError::BatchSize { found: templates.len(), allowed: MAX_ADMISSION });
+        }
+        // A template that is stored already was acknowledged, or would have been: the client asks again.
+        let mut verdicts = Vec::with_capacity(templates.len());
+        let (mut places, mut parsed, mut sent) = (Vec::new(), Vec::new(), Vec::new());
+        for (place, bytes) in templates.into_iter().enumerate() {
+            let read = SealedTemplate::from_bytes(&bytes).ok().and_then(|sealed| {
+                let Purpose::Enrol { subject } = &sealed.associated().purpose else { return None };
+                (sealed.associated().collection == collection).then(|| (subject.clone(), sealed.digest()))
+            });
+            verdicts.push(Verdict::Accepted);
+            if !read.as_ref().is_some_and(|(s, digest)| index.template(s).is_some_and(|t| t.digest == *digest)) {
+                places.push(place);
+                parsed.push(read.map(|(subject, digest)| (subject, digest, bytes.clone())));
+                sent.push(bytes);
+            }
+        }
+        let answer = ClientAnswer::Enrolled { verdicts };
+        let mut agenda = Agenda::new(shared, request, collection.clone(), answer);
+        if sent.is_empty() {
+            if !more_follows {
+                agenda.plan_addition(shared)?;
+            }
+            return Ok(Self::next_build(shared, agenda));
+        }
+        let attempt = shared.next_attempt();
+        let session = admission_session(attempt, &collection, &sent);
+        agenda.begin_stage(shared, sent.len());
+        shared.tell_all(Lane::Recrypt, &ToHolder::Admit { attempt, collection, templates: sent });
+        let verdicts = [None, None, None];
+        let admitting = Admitting { session, templates: parsed, places, verdicts, more_follows };
+        Ok(Some(Writer { agenda, stage: Stage::Admitting(admitting) }))
+    }
+
+    fn start_erase(
+        shared: &mut Shared,
+        request: RequestId,
+        signed: Vec<u8>,
+        more_erasures: bool,
+    ) -> Result<Option<Writer>, MatcherError> {
+        let erasure = SignedErasure::from_bytes(&signed)?;
+        let id = IntentId(erasure.digest().0);
+        if shared.erased.contains_key(&id) {
+            let complete = shared.collection(&erasure.collection)?.index.overdue().is_empty();
+            shared.answer(request, ClientAnswer::Erased { complete });
+            return Ok(None);
+        }
+        let index = &shared.collection(&erasure.collection)?.index;
+        let Some(stored) = index.template(&erasure.subject) else {
+            return Err(MatcherError::UnknownSubject(erasure.subject));
+        };
+        let intent = Intent::Erasure {
+            collection: erasure.collection.clone(),
+            subject: erasure.subject.clone(),
+            digest: stored.digest,
+            request: signed.clone(),
+            expires: erasure.expires,
+        };
+        let mut agenda =
+            Agenda::new(shared, request, erasure.collection.clone(), ClientAnswer::Erased { complete: true });
+        agenda.more_erasures = more_erasures;
+        let ticket = shared.next_ticket();
+        let lazy = shared.take_lazy();
+        let changes = vec![Change::Decide { id, intent, sealed: Vec::new() }];
+        shared.work(Task::Save { ticket, lazy, changes });
+        let erasing = Erasure::new(id, erasure.subject, signed, erasure.expires);
+        Ok(Some(Writer { agenda, stage: Stage::DecidingErasure(erasing, ticket) }))
+    }
+
+    /// Takes up a decision of an earlier life: the holders are told (again).
+    fn resume(shared: &mut Shared, request: RequestId, id: IntentId, intent: Intent) -> Writer {
+        let session = SessionId(id.0);
+        let (collection, stage) = match intent {
+            Intent::Admission { collection, templates } => {
+                let admission = Admission { session, accepted: templates, more_follows: false };
+                shared.tell_all(Lane::Recrypt, &ToHolder::Commit { session });
+                (collection, Stage::CommittingAdmission(admission, [false; 3]))
+            }
+            Intent::Build { collection, record, replaces } => {
+                shared.gates.insert(collection.clone());
+                (collection, Stage::BuildAtGate(Build { session, record, replaces }))
+            }
+            Intent::Erasure { collection, subject, request: signed, expires, .. } => {
+                shared.gates.insert(collection.clone());
+                (collection, Stage::ErasureAtGate(Erasure::new(id, subject, signed, expires)))
+            }
+        };
+        Writer { agenda: Agenda::new(shared, request, collection, ClientAnswer::Done), stage }
     }
 
     /// Orders the next group, or answers the client if there is none.
     fn next_build(shared: &mut Shared, mut agenda: Agenda) -> Option<Writer> {
         let Some(plan) = agenda.plans.pop_front() else {
-            agenda.tell_client(shared, &agenda.answer);
+            agenda.tell_client(shared, agenda.answer.clone());
             return None;
         };
-        match Self::order(shared, &agenda.collection, plan) {
-            Ok(building) => Some(Writer { agenda, stage: Stage::Building(Box::new(building)) }),
+        match Self::order(shared, &mut agenda, plan) {
+            Ok(ticket) => Some(Writer { agenda, stage: Stage::Ordering(ticket) }),
             Err(error) => {
-                agenda.tell_client(shared, &ClientAnswer::Refused(error.refusal()));
+                agenda.fail(shared, error.refusal());
                 None
             }
         }
     }
 
-    fn order(shared: &mut Shared, id: &CollectionId, plan: BuildPlan) -> Result<Building, MatcherError> {
+    fn order(shared: &mut Shared, agenda: &mut Agenda, plan: BuildPlan) -> Result<Ticket, MatcherError> {
         let epoch = shared.epoch.ok_or(MatcherError::NoKeys)?;
         let attempt = shared.next_attempt();
-        let collection = shared.collection(id)?;
-        let group = plan.group.unwrap_or_else(|| collection.index.fresh_group());
-        let members = plan
+        let ticket = shared.next_ticket();
+        let lazy = shared.take_lazy();
+        let id = agenda.collection.clone();
+        let index = &mut shared.collection(&id)?.index;
+        let group = plan.group.unwrap_or_else(|| index.fresh_group());
+        let members: Vec<GroupMember> = plan
             .members
-            .iter()
+            .into_iter()
             .filter_map(|(slot, subject)| {
-                let sealed = collection.sealed.get(subject)?.clone();
-                Some(Member { slot: *slot, sealed })
+                let digest = index.template(&subject)?.digest;
+                Some(GroupMember { slot, subject, digest })
             })
             .collect();
+        let revision = index.next_revision(group);
+        agenda.begin_stage(shared, members.len());
         let order = BuildOrder {
             attempt,
             collection: id.clone(),
             group,
-            revision: collection.index.next_revision(group),
+            revision,
             epoch,
             layout: plan.layout,
-            members,
+            members: Vec::new(),
             replaces: plan.replaces,
         };
-        let session = build_session(&order);
-        shared.tell_all(&ToHolder::Build(order.clone()));
-        let order = BuildOrder { members: Vec::new(), ..order };
-        Ok(Building {
-            session,
-            order,
-            members: plan.members,
-            copies: Default::default(),
-            bodies: None,
-            committed: [false; 3],
-        })
+        let change = Change::UseRevision { collection: id, group, revision };
+        shared.work(Task::Order { ticket, lazy, change, order, members });
+        Ok(ticket)
+    }
+
+    /// The collection whose searches must have ended before this change goes on.
+    pub(crate) fn at_gate(&self) -> Option<&CollectionId> {
+        matches!(self.stage, Stage::BuildAtGate(_) | Stage::ErasureAtGate(_)).then_some(&self.agenda.collection)
+    }
+
+    /// No search of the collection is under way: the holders are told.
+    pub(crate) fn pass_gate(mut self, shared: &mut Shared) -> Option<Writer> {
+        self.stage = match self.stage {
+            Stage::BuildAtGate(build) => {
+                shared.tell_all(Lane::Recrypt, &ToHolder::Commit { session: build.session });
+                Stage::CommittingBuild(build, [false; 3])
+            }
+            Stage::ErasureAtGate(erasure) => {
+                shared.tell_all(Lane::Recrypt, &ToHolder::Erase { request: erasure.signed.clone() });
+                Stage::Erasing(erasure)
+            }
+            stage => stage,
+        };
+        self.agenda.since = shared.now;
+        Some(self)
+    }
+
+    /// Takes the result of work on the store.
+    pub(crate) fn finish(mut self, shared: &mut Shared, done: Done) -> Option<Writer> {
+        match (self.stage, done) {
+            (Stage::DecidingAdmission(admission, own), Done::Saved { ticket, lazy, result }) if own == ticket => {
+                shared.lazy.splice(0..0, lazy).for_each(drop);
+                let session = admission.session;
+                match result {
+                    Ok(()) => {
+                        shared.tell_all(Lane::Recrypt, &ToHolder::Commit { session });
+                        self.agenda.begin_stage(shared, 0);
+                        self.stage = Stage::CommittingAdmission(admission, [false; 3]);
+                        Some(self)
+                    }
+                    Err(error) => {
+                        shared.tell_all(Lane::Recrypt, &ToHolder::Abandon { session });
+                        self.agenda.fail(shared, error.refusal());
+                        None
+                    }
+                }
+            }
+            (Stage::DecidingErasure(erasure, own), Done::Saved { ticket, lazy, result }) if own == ticket => {
+                shared.lazy.splice(0..0, lazy).for_each(drop);
+                match result {
+                    Ok(()) => {
+                        shared.gates.insert(self.agenda.collection.clone());
+                        self.agenda.begin_stage(shared, 0);
+                        self.stage = Stage::ErasureAtGate(erasure);
+                        Some(self)
+                    }
+                    Err(error) => {
+                        self.agenda.fail(shared, error.refusal());
+                        None
+                    }
+                }
+            }
+            (Stage::Ordering(own), Done::Ordered { ticket, lazy, result }) if own == ticket => {
+                shared.lazy.splice(0..0, lazy).for_each(drop);
+                match result {
+                    Ok(ordered) => {
+                        let Ordered { session, order, members, bytes } = *ordered;
+                        shared.tell_bytes(&Party::ALL, Lane::Recrypt, &bytes);
+                        self.agenda.begin_stage(shared, members.len());
+                        self.stage = Stage::Building { session, order, members, copies: Copies::default() };
+                        Some(self)
+                    }
+                    Err(error) => {
+                        self.agenda.fail(shared, error.refusal());
+                        None
+                    }
+                }
+            }
+            (Stage::Summing { session, replaces, ticket: own }, Done::Summed { ticket, lazy, result })
+                if own == ticket =>
+            {
+                shared.lazy.splice(0..0, lazy).for_each(drop);
+                match result {
+                    Ok(record) => {
+                        shared.gates.insert(self.agenda.collection.clone());
+                        self.agenda.begin_stage(shared, 0);
+                        self.stage = Stage::BuildAtGate(Build { session, record, replaces });
+                        Some(self)
+                    }
+                    Err(error) => {
+                        shared.tell_all(Lane::Recrypt, &ToHolder::Abandon { session });
+                        self.agenda.fail(shared, error.refusal());
+                        None
+                    }
+                }
+            }
+            (stage, _) => Some(Writer { stage, ..self }),
+        }
     }
 
     /// Takes a holder's message; `None` when the job is done.
     pub(crate) fn take(mut self, shared: &mut Shared, party: Party, message: FromHolder) -> Option<Writer> {
         let step = match (&mut self.stage, message) {
-            (Stage::Admitting(a), FromHolder::Admitted { session, verdicts })
-                if session == a.session && !a.committing =>
-            {
-                a.take_verdicts(shared, party, verdicts, &mut self.agenda.answer)
+            (Stage::Admitting(a), FromHolder::Admitted { session, verdicts }) if session == a.session => {
+                match a.take_verdicts(party, verdicts) {
+                    Ok(None) => Ok(false),
+                    Ok(Some(merged)) => return self.decide(shared, merged),
+                    Err(error) => Err(error),
+                }
             }
-            (Stage::Admitting(a), FromHolder::Committed { session }) if session == a.session => {
-                Ok(mark(&mut a.committed, party))
+            (Stage::CommittingAdmission(a, committed), FromHolder::Committed { session }) if session == a.session => {
+                Ok(mark(committed, party))
+            }
+            (Stage::CommittingBuild(b, committed), FromHolder::Committed { session }) if session == b.session => {
+                Ok(mark(committed, party))
+            }
+            (Stage::Building { session: own, copies, .. }, FromHolder::GroupPart { session, part, payload })
+                if session == *own =>
+            {
+                match file_copy(copies, party, part, payload) {
+                    Ok(()) if complete(copies) => return self.add_up(shared),
+                    result => result.map(|()| false),
+                }
             }
             (Stage::Erasing(e), FromHolder::Erased { .. }) => Ok(mark(&mut e.acknowledged, party)),
-            (Stage::Building(b), FromHolder::GroupPart { session, part, payload })
-                if session == b.session && b.bodies.is_none() =>
-            {
-                file_copy(&mut b.copies, party, part, payload)
-                    .and_then(|()| b.add_up(shared, &self.agenda.collection))
-                    .map(|()| false)
-            }
-            (Stage::Building(b), FromHolder::Committed { session }) if session == b.session => {
-                Ok(mark(&mut b.committed, party))
-            }
             (Stage::Erasing(e), FromHolder::Refused { session: None, refusal }) => {
                 if let Some(place) = e.refused.get_mut(party.index()) {
                     place.get_or_insert(refusal);
                 }
                 if let [Some(first), Some(_), Some(_)] = &e.refused {
+                    // Nobody has done anything: the erasure is as if it had not been asked for.
                     let first = first.clone();
+                    shared.lazy.push(Change::Withdraw { id: e.id });
                     self.give_up(shared, first);
                     return None;
                 }
                 Ok(false)
             }
             (stage, FromHolder::Refused { session, refusal }) if !stage.is_promised() => {
-                let ours = session.is_none_or(|s| stage.session() == Some(s));
-                if ours {
+                // Refusals without a session concern whoever has one with this holder now.
+                if session.is_none_or(|s| stage.session() == Some(s)) && stage.waits_for_holders() {
                     self.give_up(shared, refusal);
                     return None;
                 }
@@ -255,148 +492,287 @@ impl Writer {
         }
     }
 
-    /// All three holders have committed, or acknowledged: carry the change out here and go on.
-    fn stage_done(mut self, shared: &mut Shared) -> Option<Writer> {
-        let parameters = shared.parameters;
-        self.agenda.overdue = if self.agenda.overdue < PATIENCE { 0 } else { PATIENCE };
-        let Ok(collection) = shared.collection(&self.agenda.collection) else { return None };
-        match self.stage {
-            Stage::Admitting(admitting) => {
-                let ClientAnswer::Enrolled { verdicts } = &self.agenda.answer else { return None };
-                for (verdict, template) in verdicts.iter().zip(admitting.templates) {
-                    if let (Verdict::Accepted, Some((subject, digest, sealed))) = (verdict, template) {
-                        collection.sealed.insert(subject.clone(), sealed);
-                        collection.index.insert(subject, digest);
-                    }
+    /// All three have spoken: what all accept is decided, stored and then committed.
+    fn decide(mut self, shared: &mut Shared, merged: Vec<Verdict>) -> Option<Writer> {
+        let Stage::Admitting(admitting) = self.stage else { return Some(self) };
+        let Admitting { session, templates, places, more_follows, .. } = admitting;
+        let (mut accepted, mut sealed) = (Vec::new(), Vec::new());
+        if let ClientAnswer::Enrolled { verdicts } = &mut self.agenda.answer {
+            for ((verdict, template), place) in merged.into_iter().zip(templates).zip(places) {
+                if let (Verdict::Accepted, Some((subject, digest, bytes))) = (&verdict, template) {
+                    accepted.push((subject, digest));
+                    sealed.push(bytes);
                 }
-                if !admitting.more_follows {
-                    let pending = collection.index.pending();
-                    self.agenda.plans = plan_addition(&parameters, &collection.index, &pending, usize::MAX).into();
-                    let overdue = std::mem::take(&mut collection.overdue);
-                    let taken: Vec<GroupId> = self.agenda.plans.iter().flat_map(|p| p.replaces.clone()).collect();
-                    for group in overdue.into_iter().filter(|g| !taken.contains(g)) {
-                        self.agenda.plans.extend(plan_rebuild(&parameters, &collection.index, group));
-                    }
-                }
-            }
-            Stage::Erasing(erasing) => {
-                collection.sealed.remove(&erasing.subject);
-                let group = collection.index.remove(&erasing.subject).and_then(|t| t.group);
-                if let Some(group) = group {
-                    match plan_rebuild(&parameters, &collection.index, group) {
-                        Some(plan) => {
-                            self.agenda.plans.push_back(plan);
-                            collection.overdue.insert(group);
-                        }
-                        None => collection.index.drop_group(group),
-                    }
-                }
-            }
-            Stage::Building(building) => {
-                if let Some(bodies) = building.bodies {
-                    collection.overdue.remove(&building.order.group);
-                    let order = building.order;
-                    let packed = PackedGroup {
-                        group: order.group,
-                        revision: order.revision,
-                        epoch: order.epoch,
-                        layout: order.layout,
-                        bodies: bodies.into(),
-                    };
-                    let members = building.members.into_iter().filter_map(|(slot, subject)| {
-                        let digest = collection.index.template(&subject)?.digest;
-                        Some(GroupMember { slot, subject, digest })
-                    });
-                    let members = members.collect();
-                    collection.index.commit(Arc::new(GroupRecord { packed, members }), &order.replaces);
+                if let Some(known) = verdicts.get_mut(place) {
+                    *known = verdict;
                 }
             }
         }
-        Self::next_build(shared, self.agenda)
+        if accepted.is_empty() {
+            shared.tell_all(Lane::Recrypt, &ToHolder::Abandon { session });
+            return self.agenda.admitted(shared, more_follows);
+        }
+        let intent = Intent::Admission { collection: self.agenda.collection.clone(), templates: accepted.clone() };
+        let changes = vec![Change::Decide { id: IntentId(session.0), intent, sealed }];
+        let (ticket, lazy) = (shared.next_ticket(), shared.take_lazy());
+        shared.work(Task::Save { ticket, lazy, changes });
+        self.agenda.begin_stage(shared, 0);
+        self.stage = Stage::DecidingAdmission(Admission { session, accepted, more_follows }, ticket);
+        Some(self)
+    }
+
+    /// All copies are here: they are compared, added up, and the sum stored as decided.
+    fn add_up(mut self, shared: &mut Shared) -> Option<Writer> {
+        let Stage::Building { session, order, members, copies } = self.stage else { return Some(self) };
+        let dimension = match shared.collection(&self.agenda.collection) {
+            Ok(collection) => collection.description.dimension,
+            Err(error) => {
+                self.agenda.fail(shared, error.refusal());
+                return None;
+            }
+        };
+        let (ticket, lazy) = (shared.next_ticket(), shared.take_lazy());
+        let replaces = order.replaces.clone();
+        let sum = Sum { parameters: shared.parameters, dimension, order, members, copies, id: IntentId(session.0) };
+        shared.work(Task::Sum { ticket, lazy, sum: Box::new(sum) });
+        self.agenda.begin_stage(shared, 0);
+        self.stage = Stage::Summing { session, replaces, ticket };
+        Some(self)
+    }
+
+    /// All three holders have committed, or acknowledged: carry the change out here and go on.
+    fn stage_done(mut self, shared: &mut Shared) -> Option<Writer> {
+        self.agenda.begin_stage(shared, 0);
+        let Ok(collection) = shared.collection(&self.agenda.collection) else { return None };
+        match self.stage {
+            Stage::CommittingAdmission(admission, _) => {
+                for (subject, digest) in admission.accepted {
+                    collection.index.insert(subject, digest);
+                }
+                shared.lazy.push(Change::Settle { id: IntentId(admission.session.0) });
+                self.agenda.admitted(shared, admission.more_follows)
+            }
+            Stage::Erasing(erasure) => {
+                let group = collection.index.remove(&erasure.subject).and_then(|t| t.group);
+                shared.lazy.push(Change::Settle { id: erasure.id });
+                shared.erased.insert(erasure.id, erasure.expires);
+                shared.gates.remove(&self.agenda.collection);
+                self.agenda.erased(shared, group)
+            }
+            Stage::CommittingBuild(build, _) => {
+                collection.index.commit(build.record, &build.replaces);
+                shared.succeeded = true;
+                shared.lazy.push(Change::Settle { id: IntentId(build.session.0) });
+                shared.gates.remove(&self.agenda.collection);
+                self.agenda.rebuilt(shared);
+                Self::next_build(shared, self.agenda)
+            }
+            stage => Some(Writer { stage, ..self }),
+        }
     }
 
     /// Ends the job without effect beyond what is committed, and tells the client why.
-    pub(crate) fn give_up(self, shared: &mut Shared, refusal: Refusal) {
+    fn give_up(self, shared: &mut Shared, refusal: Refusal) {
         if let Some(session) = self.stage.session() {
-            shared.tell_all(&ToHolder::Abandon { session });
+            shared.tell_all(Lane::Recrypt, &ToHolder::Abandon { session });
         }
-        self.agenda.tell_client(shared, &ClientAnswer::Refused(refusal));
+        shared.gates.remove(&self.agenda.collection);
+        self.agenda.fail(shared, refusal);
+    }
+
+    /// A holder cannot be reached any more.
+    pub(crate) fn lose(self, shared: &mut Shared, error: &MatcherError) -> Option<Writer> {
+        if self.stage.is_promised() || !self.stage.waits_for_holders() {
+            return Some(self);
+        }
+        self.give_up(shared, error.refusal());
+        None
+    }
+
+    /// A holder has come back: what it may have missed is told again.
+    pub(crate) fn say_again(&mut self, shared: &mut Shared, party: Party) {
+        if let Some(message) = self.promise()
+            && self.late().contains(&Suspect::Holder(party))
+        {
+            shared.tell(&[party], Lane::Recrypt, &message);
+        }
+    }
+
+    /// What all three holders must acknowledge.
+    fn promise(&self) -> Option<ToHolder> {
+        match &self.stage {
+            Stage::CommittingAdmission(Admission { session, .. }, _)
+            | Stage::CommittingBuild(Build { session, .. }, _) => Some(ToHolder::Commit { session: *session }),
+            Stage::Erasing(erasure) => Some(ToHolder::Erase { request: erasure.signed.clone() }),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn is_promised(&self) -> bool {
+        self.stage.is_promised()
+    }
+
+    /// Whether the stage has lasted longer than it may. What the matcher does itself has no deadline.
+    pub(crate) fn is_overdue(&self, now: u64, write_ms: u64) -> bool {
+        let waits = self.stage.waits_for_holders();
+        waits && now.saturating_sub(self.agenda.since) >= write_ms.saturating_add(self.agenda.allowance)
     }
 
     /// A deadline has passed: says again what must be acknowledged by all three, gives up anything else.
     pub(crate) fn expire(mut self, shared: &mut Shared) -> Option<Writer> {
+        if !self.stage.waits_for_holders() {
+            return Some(self);
+        }
         let late = self.late();
         let refusal = MatcherError::TimedOut(late.clone()).refusal();
-        let silent: Vec<Party> = Party::ALL.into_iter().filter(|p| late.contains(&Suspect::Holder(*p))).collect();
-        let again = match &self.stage {
-            Stage::Erasing(e) if self.agenda.overdue == 0 => ToHolder::Erase { request: e.signed.clone() },
-            Stage::Erasing(e) => {
-                let refusal = e.refused.iter().flatten().next().cloned().unwrap_or(refusal);
-                self.give_up(shared, refusal);
-                return None;
-            }
-            stage => match stage.session().filter(|_| stage.is_promised()) {
-                Some(session) => ToHolder::Commit { session },
-                None => {
-                    self.give_up(shared, refusal);
-                    return None;
-                }
-            },
+        let Some(again) = self.promise() else {
+            self.give_up(shared, refusal);
+            return None;
         };
-        shared.tell(&silent, &again);
+        let silent: Vec<Party> = Party::ALL.into_iter().filter(|p| late.contains(&Suspect::Holder(*p))).collect();
+        shared.tell(&silent, Lane::Recrypt, &again);
+        self.agenda.since = shared.now;
         if self.agenda.overdue + 1 == PATIENCE {
-            self.agenda.tell_client(shared, &ClientAnswer::Refused(refusal));
+            // A holder that refuses an erasure which another has carried out says more than its silence.
+            let refused = match &self.stage {
+                Stage::Erasing(e) => e.refused.iter().flatten().next().cloned(),
+                _ => None,
+            };
+            self.agenda.tell_client(shared, ClientAnswer::Refused(refused.unwrap_or(refusal)));
         }
         self.agenda.overdue = (self.agenda.overdue + 1).min(PATIENCE);
         Some(self)
     }
 
+    /// Whose message is missing.
     pub(crate) fn late(&self) -> Vec<Suspect> {
-        let missing = |flags: &[bool; 3]| -> Vec<Party> {
-            Party::ALL.into_iter().filter(|p| flags.get(p.index()) == Some(&false)).collect()
-        };
-        let late = match &self.stage {
+        let late: Vec<Party> = match &self.stage {
             Stage::Admitting(a) => {
-                let silent: Vec<Party> =
-                    Party::ALL.into_iter().filter(|p| a.verdicts.get(p.index()).is_some_and(Option::is_none)).collect();
-                if silent.is_empty() { missing(&a.committed) } else { silent }
+                Party::ALL.into_iter().filter(|p| a.verdicts.get(p.index()).is_some_and(Option::is_none)).collect()
             }
+            Stage::CommittingAdmission(_, committed) | Stage::CommittingBuild(_, committed) => missing(committed),
             Stage::Erasing(e) => missing(&e.acknowledged),
-            Stage::Building(b) if b.bodies.is_none() => late_holders(&b.copies).into_iter().collect(),
-            Stage::Building(b) => missing(&b.committed),
+            Stage::Building { copies, .. } => late_holders(copies).into_iter().collect(),
+            _ => Vec::new(),
         };
         late.into_iter().map(Suspect::Holder).collect()
+    }
+}
+
+impl Agenda {
+    /// The templates of the request are stored, as far as they were accepted.
+    fn admitted(mut self, shared: &mut Shared, more_follows: bool) -> Option<Writer> {
+        if !more_follows && let Err(error) = self.plan_addition(shared) {
+            self.fail(shared, error.refusal());
+            return None;
+        }
+        Writer::next_build(shared, self)
+    }
+
+    /// Plans groups for all that is stored and not indexed, and for groups that carry erased members.
+    fn plan_addition(&mut self, shared: &mut Shared) -> Result<(), MatcherError> {
+        let parameters = shared.parameters;
+        let collection = shared.collection(&self.collection)?;
+        let capacity = collection.description.group_capacity as usize;
+        let index = &collection.index;
+        self.plans = plan_addition(&parameters, index, index.pending(), capacity).into();
+        let taken: Vec<GroupId> = self.plans.iter().flat_map(|p| p.replaces.clone()).collect();
+        for group in index.overdue().iter().filter(|g| !taken.contains(g)) {
+            self.plans.extend(plan_rebuild(&parameters, index, *group));
+        }
+        Ok(())
+    }
+
+    /// A subject's template is gone from the store: its group is rebuilt, or dropped if nobody else is in it.
+    fn erased(mut self, shared: &mut Shared, group: Option<GroupId>) -> Option<Writer> {
+        self.erased = true;
+        let parameters = shared.parameters;
+        let Ok(collection) = shared.collection(&self.collection) else { return None };
+        if let Some(group) = group
+            && plan_rebuild(&parameters, &collection.index, group).is_none()
+        {
+            collection.index.drop_group(group);
+            let collection = self.collection.clone();
+            shared.lazy.push(Change::DropGroup { collection, group });
+        } else if group.is_some() && self.more_erasures && self.overdue < PATIENCE {
+            shared.rebuild_waiters.push((self.request, self.collection));
+            return None;
+        } else if let Ok(collection) = shared.collection(&self.collection) {
+            let index = &collection.index;
+            self.plans = index.overdue().iter().filter_map(|g| plan_rebuild(&parameters, index, *g)).collect();
+        }
+        Writer::next_build(shared, self)
+    }
+
+    /// Answers the erasures that waited for a rebuild, once no group carries an erased member.
+    fn rebuilt(&self, shared: &mut Shared) {
+        let late = shared.collection(&self.collection).is_ok_and(|c| !c.index.overdue().is_empty());
+        if !late {
+            for request in shared.take_rebuild_waiters(&self.collection) {
+                shared.answer(request, ClientAnswer::Erased { complete: true });
+            }
+        }
+    }
+
+    /// Tells the client why the job ends here. An erasure that is done stays done; only its rebuild is still due.
+    fn fail(&self, shared: &mut Shared, refusal: Refusal) {
+        for request in shared.take_rebuild_waiters(&self.collection) {
+            shared.answer(request, ClientAnswer::Erased { complete: false });
+        }
+        let answer =
+            if self.erased { ClientAnswer::Erased { complete: false } } else { ClientAnswer::Refused(refusal) };
+        self.tell_client(shared, answer);
+    }
+}
+
+impl Erasure {
+    fn new(id: IntentId, subject: SubjectId, signed: Vec<u8>, expires: Timestamp) -> Self {
+        Self { id, subject, signed, expires, acknowledged: [false; 3], refused: [None, None, None] }
     }
 }
 
 impl Stage {
     fn session(&self) -> Option<SessionId> {
         match self {
-            Stage::Admitting(a) => Some(a.session),
-            Stage::Building(b) => Some(b.session),
-            Stage::Erasing(_) => None,
+            Stage::Admitting(Admitting { session, .. })
+            | Stage::DecidingAdmission(Admission { session, .. }, _)
+            | Stage::CommittingAdmission(Admission { session, .. }, _)
+            | Stage::Building { session, .. }
+            | Stage::Summing { session, .. }
+            | Stage::BuildAtGate(Build { session, .. })
+            | Stage::CommittingBuild(Build { session, .. }, _) => Some(*session),
+            Stage::DecidingErasure(..) | Stage::ErasureAtGate(_) | Stage::Erasing(_) | Stage::Ordering(_) => None,
         }
     }
 
-    /// Whether the holders were told to commit: there is no way back.
+    /// Whether the decision is stored: there is no way back.
     fn is_promised(&self) -> bool {
-        match self {
-            Stage::Admitting(a) => a.committing,
-            Stage::Building(b) => b.bodies.is_some(),
-            Stage::Erasing(_) => false,
-        }
+        matches!(
+            self,
+            Stage::CommittingAdmission(..)
+                | Stage::ErasureAtGate(_)
+                | Stage::Erasing(_)
+                | Stage::BuildAtGate(_)
+                | Stage::CommittingBuild(..)
+        )
+    }
+
+    /// Whether the next step is a holder's, not the matcher's own.
+    fn waits_for_holders(&self) -> bool {
+        matches!(
+            self,
+            Stage::Admitting(_)
+                | Stage::CommittingAdmission(..)
+                | Stage::Erasing(_)
+                | Stage::Building { .. }
+                | Stage::CommittingBuild(..)
+        )
     }
 }
 
 impl Admitting {
-    /// Once all three have spoken: commit what all accept, or forget the session if that is nothing.
-    fn take_verdicts(
-        &mut self,
-        shared: &mut Shared,
-        party: Party,
-        verdicts: Vec<Verdict>,
-        answer: &mut ClientAnswer,
-    ) -> Result<bool, MatcherError> {
+    /// Once all three have spoken: one verdict per template.
+    fn take_verdicts(&mut self, party: Party, verdicts: Vec<Verdict>) -> Result<Option<Vec<Verdict>>, MatcherError> {
         if verdicts.len() != self.templates.len() {
             return Err(MatcherError::MalformedAnswer(party));
         }
@@ -404,7 +780,7 @@ impl Admitting {
         if place.replace(verdicts).is_some() {
             return Err(MatcherError::MalformedAnswer(party));
         }
-        let [Some(first), Some(second), Some(third)] = &self.verdicts else { return Ok(false) };
+        let [Some(first), Some(second), Some(third)] = &self.verdicts else { return Ok(None) };
         let mut merged = Vec::with_capacity(first.len());
         for ((a, b), c) in first.iter().zip(second).zip(third) {
             let accepts = [a, b, c].map(|v| matches!(v, Verdict::Accepted));
@@ -424,34 +800,6 @@ impl Admitting {
                 }
             }
         }
-        let any = merged.contains(&Verdict::Accepted);
-        *answer = ClientAnswer::Enrolled { verdicts: merged };
-        let session = self.session;
-        self.committing = any;
-        if any {
-            shared.tell_all(&ToHolder::Commit { session });
-            Ok(false)
-        } else {
-            shared.tell_all(&ToHolder::Abandon { session });
-            Ok(true)
-        }
-    }
-}
-
-impl Building {
-    /// Once all copies are here: compare, add up, and have the holders commit.
-    fn add_up(&mut self, shared: &mut Shared, collection: &CollectionId) -> Result<(), MatcherError> {
-        if !complete(&self.copies) {
-            return Ok(());
-        }
-        let dimension = shared
-            .collection(collection)?
-            .dimension
-            .ok_or_else(|| MatcherError::UnknownCollection(collection.clone()))?;
-        let polynomials = self.order.layout.blocks(dimension) * self.order.layout.rank();
-        self.bodies = Some(sum_parts(&shared.parameters, &shared.ring, polynomials, &borrowed(&self.copies))?);
-        self.copies = Default::default();
-        shared.tell_all(&ToHolder::Commit { session: self.session });
-        Ok(())
+        Ok(Some(merged))
     }
 }

@@ -203,7 +203,8 @@ fn answer(sessions: &Sessions, bytes: &[u8]) -> (String, Vec<Field>) {
             let reply = |r: &Vec<u8>| field("reply", sessions.replies[r].0, &r[REPLY_COUNTER..]);
             ("replies".into(), replies.iter().map(reply).collect())
         }
-        ClientAnswer::Erased => ("erased".into(), Vec::new()),
+        ClientAnswer::Done => ("done".into(), Vec::new()),
+        ClientAnswer::Erased { .. } => ("erased".into(), Vec::new()),
         ClientAnswer::Refused(_) => ("refused".into(), Vec::new()),
     }
 }

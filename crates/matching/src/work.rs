@@ -1,0 +1,237 @@
+//! What is slow: the scan, adding up the parts of a group, reading and writing the store. The driver runs it where it
+//! likes and gives the result back; the state machine goes on meanwhile.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rayon::prelude::*;
+use veilmatch_domain::{CollectionId, Dimension, SessionId, SubjectId};
+use veilmatch_gallery::{Change, Description, GroupMember, GroupRecord, Intent, IntentId, Storage, StorageError};
+use veilmatch_glwe::{
+    BuildOrder, MaskSeed, Member, PackedGroup, Parameters, ProbeCiphertext, ProbeShape, ToHolder, build_session,
+    sum_parts,
+};
+
+use crate::MatcherError;
+use crate::matcher::RequestId;
+use crate::search::{Copies, borrowed};
+
+/// Something to be done away from the state machine.
+pub struct Work(pub(crate) Task);
+
+/// The result of some [`Work`].
+pub struct Worked(pub(crate) Done);
+
+impl std::fmt::Debug for Work {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.needs_storage() { "Work(storage)" } else { "Work(scan)" })
+    }
+}
+
+impl std::fmt::Debug for Worked {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Worked")
+    }
+}
+
+/// A scan of some groups with one probe.
+pub(crate) struct Scan {
+    pub(crate) session: SessionId,
+    pub(crate) parameters: Parameters,
+    pub(crate) dimension: Dimension,
+    pub(crate) probes: Vec<(ProbeShape, MaskSeed, Copies)>,
+    pub(crate) groups: Vec<Arc<GroupRecord>>,
+}
+
+/// Which step of which job a result belongs to; results of steps that were given up are dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ticket(pub(crate) u64);
+
+/// A group whose parts have all come.
+pub(crate) struct Sum {
+    pub(crate) parameters: Parameters,
+    pub(crate) dimension: Dimension,
+    pub(crate) order: BuildOrder,
+    pub(crate) members: Vec<GroupMember>,
+    pub(crate) copies: Copies,
+    pub(crate) id: IntentId,
+}
+
+pub(crate) enum Task {
+    Scan(Box<Scan>),
+    Save { ticket: Ticket, lazy: Vec<Change>, changes: Vec<Change> },
+    Order { ticket: Ticket, lazy: Vec<Change>, change: Change, order: BuildOrder, members: Vec<GroupMember> },
+    Sum { ticket: Ticket, lazy: Vec<Change>, sum: Box<Sum> },
+    Describe { request: RequestId, collection: CollectionId, description: Description },
+    Tidy { lazy: Vec<Change> },
+}
+
+/// A build order as it goes to the holders, without its members' bytes, and encoded with them.
+pub(crate) struct Ordered {
+    pub(crate) session: SessionId,
+    pub(crate) order: BuildOrder,
+    pub(crate) members: Vec<GroupMember>,
+    pub(crate) bytes: Bytes,
+}
+
+pub(crate) enum Done {
+    Scanned {
+        session: SessionId,
+        result: Result<Bytes, MatcherError>,
+    },
+    Saved {
+        ticket: Ticket,
+        lazy: Vec<Change>,
+        result: Result<(), MatcherError>,
+    },
+    Ordered {
+        ticket: Ticket,
+        lazy: Vec<Change>,
+        result: Result<Box<Ordered>, MatcherError>,
+    },
+    Summed {
+        ticket: Ticket,
+        lazy: Vec<Change>,
+        result: Result<Arc<GroupRecord>, MatcherError>,
+    },
+    Described {
+        request: RequestId,
+        collection: CollectionId,
+        description: Description,
+        result: Result<(), MatcherError>,
+    },
+    Tidied {
+        lazy: Vec<Change>,
+    },
+}
+
+impl Work {
+    /// Whether the work reads or writes the store. Such work must be run one after the other, in order; a scan may run
+    /// beside anything.
+    #[must_use]
+    pub fn needs_storage(&self) -> bool {
+        !matches!(self.0, Task::Scan(_))
+    }
+
+    /// Does it. Uses the rayon pool that it is called in.
+    #[must_use]
+    pub fn run(self, storage: &dyn Storage) -> Worked {
+        Worked(match self.0 {
+            Task::Scan(scan) => Done::Scanned { session: scan.session, result: scan.run() },
+            Task::Save { ticket, lazy, changes } => {
+                let result = apply(storage, &lazy, changes);
+                Done::Saved { ticket, lazy: left(lazy, &result), result }
+            }
+            Task::Order { ticket, lazy, change, order, members } => {
+                let result = apply(storage, &lazy, vec![change]);
+                let lazy = left(lazy, &result);
+                let result = result.and_then(|()| complete_order(storage, order, members));
+                Done::Ordered { ticket, lazy, result }
+            }
+            Task::Sum { ticket, lazy, sum } => match sum.add_up() {
+                Ok((id, record, intent)) => {
+                    let result = apply(storage, &lazy, vec![Change::Decide { id, intent, sealed: Vec::new() }]);
+                    let lazy = left(lazy, &result);
+                    Done::Summed { ticket, lazy, result: result.map(|()| mapped(storage, record)) }
+                }
+                Err(error) => Done::Summed { ticket, lazy, result: Err(error) },
+            },
+            Task::Describe { request, collection, description } => {
+                let change = Change::Describe { collection: collection.clone(), description: description.clone() };
+                let result = apply(storage, &[], vec![change]);
+                Done::Described { request, collection, description, result }
+            }
+            Task::Tidy { lazy } => {
+                let result = apply(storage, &lazy, Vec::new());
+                Done::Tidied { lazy: left(lazy, &result) }
+            }
+        })
+    }
+}
+
+/// What is still to be written: nothing if the transaction succeeded.
+fn left(lazy: Vec<Change>, result: &Result<(), MatcherError>) -> Vec<Change> {
+    if result.is_ok() { Vec::new() } else { lazy }
+}
+
+fn apply(storage: &dyn Storage, lazy: &[Change], changes: Vec<Change>) -> Result<(), MatcherError> {
+    let all: Vec<Change> = lazy.iter().cloned().chain(changes).collect();
+    Ok(storage.apply(&all)?)
+}
+
+/// The record with its bodies read from the store's map, so that the memory they took is free again.
+fn mapped(storage: &dyn Storage, record: Arc<GroupRecord>) -> Arc<GroupRecord> {
+    match storage.mapped(&record) {
+        Some(bodies) => {
+            let packed = PackedGroup { bodies, ..record.packed.clone() };
+            Arc::new(GroupRecord { packed, members: record.members.clone() })
+        }
+        None => record,
+    }
+}
+
+fn complete_order(
+    storage: &dyn Storage,
+    mut order: BuildOrder,
+    members: Vec<GroupMember>,
+) -> Result<Box<Ordered>, MatcherError> {
+    let subjects: Vec<SubjectId> = members.iter().map(|m| m.subject.clone()).collect();
+    let sealed = storage.sealed(&order.collection, &subjects)?;
+    for (member, sealed) in members.iter().zip(sealed) {
+        let missing = || StorageError::Damaged(format!("the sealed template of {} is missing", member.subject));
+        order.members.push(Member { slot: member.slot, sealed: sealed.ok_or_else(missing)? });
+    }
+    let session = build_session(&order);
+    let skeleton = BuildOrder {
+        collection: order.collection.clone(),
+        replaces: order.replaces.clone(),
+        members: Vec::new(),
+        ..order
+    };
+    let message = ToHolder::Build(BuildOrder { members: order.members, ..skeleton.clone() });
+    let bytes = borsh::to_vec(&message).map_err(|_| MatcherError::MalformedRequest)?;
+    Ok(Box::new(Ordered { session, order: skeleton, members, bytes: bytes.into() }))
+}
+
+impl Scan {
+    fn run(mut self: Box<Self>) -> Result<Bytes, MatcherError> {
+        let (parameters, ring) = (self.parameters, self.parameters.ring());
+        let mut probes = Vec::with_capacity(self.probes.len());
+        for (shape, seed, copies) in std::mem::take(&mut self.probes) {
+            let polynomials = shape.layout.blocks(self.dimension);
+            let bodies = sum_parts(&parameters, &ring, polynomials, &borrowed(&copies))?;
+            let masks = seed.expand(&parameters, shape.layout, self.dimension);
+            probes.push((shape.layout.beta(), ProbeCiphertext::new(masks, bodies)));
+        }
+        let groups = self
+            .groups
+            .par_iter()
+            .filter_map(|record| {
+                let (_, probe) = probes.iter().find(|(beta, _)| *beta == record.packed.layout.beta())?;
+                Some(record.packed.scan(&parameters, &ring, probe))
+            })
+            .collect();
+        let sums = ToHolder::Sums { session: self.session, groups };
+        Ok(borsh::to_vec(&sums).map_err(|_| MatcherError::MalformedRequest)?.into())
+    }
+}
+
+impl Sum {
+    /// Compares the copies and adds the parts up.
+    fn add_up(self) -> Result<(IntentId, Arc<GroupRecord>, Intent), MatcherError> {
+        let BuildOrder { group, revision, epoch, layout, replaces, collection, .. } = self.order;
+        let polynomials = layout.blocks(self.dimension) * layout.rank();
+        let bodies = sum_parts(&self.parameters, &self.parameters.ring(), polynomials, &borrowed(&self.copies))?;
+        let packed = PackedGroup { group, revision, epoch, layout, bodies: bodies.into() };
+        let record = Arc::new(GroupRecord { packed, members: self.members });
+        let intent = Intent::Build { collection, record: Arc::clone(&record), replaces };
+        Ok((self.id, record, intent))
+    }
+}
+
+// Payloads travel between threads.
+const _: () = {
+    const fn is_send<T: Send>() {}
+    is_send::<Work>();
+    is_send::<Worked>();
+};
