@@ -11,7 +11,6 @@ use borsh::{BorshDeserialize, BorshSerialize};
 use veilmatch_domain::{
     CollectionId, Dimension, Explain, GroupId, Revision, Status, SubjectId, TemplateDigest, Timestamp,
 };
-
 use veilmatch_glwe::Bodies;
 
 use crate::{CollectionIndex, GroupRecord};
@@ -168,6 +167,14 @@ pub enum StorageError {
     /// Another process has the store open.
     #[error("the store is in use: {0}")]
     InUse(String),
+    /// A newer program wrote it.
+    #[error("the store has format {found}; this program knows formats up to {known}")]
+    Newer {
+        /// The store's format.
+        found: u32,
+        /// The newest format that this program reads.
+        known: u32,
+    },
     /// The change does not fit what is stored; a mistake in the calling program.
     #[error("the change does not fit the store: {0}")]
     Misfit(String),
@@ -180,6 +187,7 @@ impl Explain for StorageError {
             Self::Io(_) => "storage-io",
             Self::Damaged(_) => "storage-damaged",
             Self::InUse(_) => "storage-in-use",
+            Self::Newer { .. } => "storage-newer",
             Self::Misfit(_) => "storage-misfit",
         }
     }
@@ -188,6 +196,7 @@ impl Explain for StorageError {
         match self {
             Self::Full(_) => Status::ResourceExhausted,
             Self::Damaged(_) => Status::DataLoss,
+            Self::Newer { .. } => Status::FailedPrecondition,
             _ => Status::Unavailable,
         }
     }
@@ -200,14 +209,29 @@ impl Explain for StorageError {
                 "restore the matcher's database from its backup; packed groups are rebuilt by themselves"
             }
             Self::InUse(_) => "stop the other matcher that uses this folder",
+            Self::Newer { .. } => "run the version of the matcher that wrote this folder, or a later one",
             Self::Misfit(_) => "report this with the matcher's logs; nothing was changed",
         }
     }
 }
 
 /// A durable store. Narrow on purpose: a database server can stand behind it.
+///
+/// Every change names a collection that was described. What else must fit, or the whole transaction is a
+/// [`StorageError::Misfit`]:
+/// - `UseRevision`: above every revision that was ordered or built for the group.
+/// - `Decide`: an id that is not known. The same decision under an id that waits already changes nothing, so that a
+///   caller may repeat one whose outcome it did not learn; other content, or an erasure that is done, is a misfit.
+///   - Admission: one sealed template for each subject, each subject once, none of them stored or in another admission.
+///   - Build: a revision above the live one of its group, of which no other build waits.
+///   - Erasure: the template is stored.
+/// - `Settle` and `Withdraw`: the intent waits. Settling an erasure removes the template if it is still that one.
+/// - `DropGroup` of a group that is not there and `ForgetErasure` of one that is not known change nothing.
 pub trait Storage: Send + Sync {
     /// Reads everything but the sealed templates, and counts a new life.
+    ///
+    /// A build that waits and whose file is damaged comes back without bodies, its group among the damaged ones: the
+    /// holders must still be told, and once it is settled the group must be indexed again like any damaged one.
     ///
     /// # Errors
     /// [`StorageError`].
@@ -225,10 +249,10 @@ pub trait Storage: Send + Sync {
     /// [`StorageError`].
     fn sealed(&self, collection: &CollectionId, subjects: &[SubjectId]) -> Result<Vec<Option<Vec<u8>>>, StorageError>;
 
-    /// The bodies of a group that was decided or is live, read from where they are stored: the caller can then drop its
-    /// own copy. `None` if this back end keeps them in memory anyway.
-    fn mapped(&self, record: &GroupRecord) -> Option<Bodies> {
-        let _ = record;
+    /// The bodies of a group that was decided, from where the store keeps them (a memory-mapped file, say), to replace
+    /// those of `record` in memory; `None` if the store keeps nothing better or cannot read it.
+    fn mapped(&self, collection: &CollectionId, record: &GroupRecord) -> Option<Bodies> {
+        let _ = (collection, record);
         None
     }
 }

@@ -130,9 +130,10 @@ impl Work {
             }
             Task::Sum { ticket, lazy, sum } => match sum.add_up() {
                 Ok((id, record, intent)) => {
+                    let collection = collection_of(&intent).clone();
                     let result = apply(storage, &lazy, vec![Change::Decide { id, intent, sealed: Vec::new() }]);
                     let lazy = left(lazy, &result);
-                    Done::Summed { ticket, lazy, result: result.map(|()| mapped(storage, record)) }
+                    Done::Summed { ticket, lazy, result: result.map(|()| mapped(storage, &collection, record)) }
                 }
                 Err(error) => Done::Summed { ticket, lazy, result: Err(error) },
             },
@@ -159,9 +160,17 @@ fn apply(storage: &dyn Storage, lazy: &[Change], changes: Vec<Change>) -> Result
     Ok(storage.apply(&all)?)
 }
 
+fn collection_of(intent: &Intent) -> &CollectionId {
+    match intent {
+        Intent::Admission { collection, .. }
+        | Intent::Build { collection, .. }
+        | Intent::Erasure { collection, .. } => collection,
+    }
+}
+
 /// The record with its bodies read from the store's map, so that the memory they took is free again.
-fn mapped(storage: &dyn Storage, record: Arc<GroupRecord>) -> Arc<GroupRecord> {
-    match storage.mapped(&record) {
+fn mapped(storage: &dyn Storage, collection: &CollectionId, record: Arc<GroupRecord>) -> Arc<GroupRecord> {
+    match storage.mapped(collection, &record) {
         Some(bodies) => {
             let packed = PackedGroup { bodies, ..record.packed.clone() };
             Arc::new(GroupRecord { packed, members: record.members.clone() })
