@@ -207,7 +207,8 @@ struct Segment {
 }
 
 impl Segment {
-    /// A segment whose first entry must follow `previous`; none is needed at the beginning of the log alone.
+    /// A segment whose first entry must follow `previous`. Without one, the first entry of the log is checked against its
+    /// beginning, and that of a later segment is taken as it is.
     fn open(file: &Path, first: u64, previous: Option<AuditEntry>) -> Result<Self, AuditError> {
         let opened = File::open(file).map_err(|e| FileError::from_io("open", file, e))?;
         let reader = BufReader::with_capacity(1 << 16, opened);
@@ -283,7 +284,8 @@ impl Segment {
                 Step::Entry(_) => {}
                 Step::End => return Ok(0),
                 Step::Unfinished => {
-                    let length = self.reader.get_ref().metadata().map_err(|e| FileError::from_io("read", &self.file, e))?;
+                    let length =
+                        self.reader.get_ref().metadata().map_err(|e| FileError::from_io("read", &self.file, e))?;
                     return Ok(length.len().saturating_sub(self.offset));
                 }
             }
@@ -361,7 +363,8 @@ pub fn read_from(folder: &Path, sequence: u64) -> Result<Entries, AuditError> {
     Ok(Entries { left, segment: None, from: sequence, end: u64::MAX })
 }
 
-/// Checks the whole log in a folder without changing it; works while its holder runs.
+/// Checks the whole log in a folder without changing it; works while its holder runs. (If the disk fills up at that very
+/// moment, an append that is taken back can look like damage: then check again.)
 ///
 /// # Errors
 /// [`AuditError::Damaged`] with the first entry that is not as it was written; [`AuditError::Truncated`] and

@@ -162,11 +162,7 @@ pub struct Deadlines {
 
 impl Default for Deadlines {
     fn default() -> Self {
-        Self {
-            query: Duration::from_secs(10),
-            admission: Duration::from_secs(60),
-            build: Duration::from_secs(600),
-        }
+        Self { query: Duration::from_secs(10), admission: Duration::from_secs(60), build: Duration::from_secs(600) }
     }
 }
 

@@ -273,7 +273,11 @@ mod tests {
             let error = read_private(&path, 99).unwrap_err();
             assert_eq!(
                 error.to_string(),
-                format!("{0} has mode {1:04o}, so others than its owner can use it: chmod 600 {0}", path.display(), 0o600 | bit)
+                format!(
+                    "{0} has mode {1:04o}, so others than its owner can use it: chmod 600 {0}",
+                    path.display(),
+                    0o600 | bit
+                )
             );
             assert!(matches!(open_private(&path), Err(FileError::Exposed { .. })));
         }

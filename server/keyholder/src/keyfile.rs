@@ -268,14 +268,22 @@ impl Cost {
     /// # Errors
     /// [`KeyFileError::Cost`] outside these bounds: a hostile file could ask for days or for all memory.
     pub fn new(memory_kib: u32, passes: u32, lanes: u32) -> Result<Self, KeyFileError> {
-        let sane = (1..=16).contains(&lanes) && (1..=64).contains(&passes) && (8 * lanes..=1 << 20).contains(&memory_kib);
-        if sane { Ok(Self { memory_kib, passes, lanes }) } else { Err(KeyFileError::Cost { memory_kib, passes, lanes }) }
+        let sane =
+            (1..=16).contains(&lanes) && (1..=64).contains(&passes) && (8 * lanes..=1 << 20).contains(&memory_kib);
+        if sane {
+            Ok(Self { memory_kib, passes, lanes })
+        } else {
+            Err(KeyFileError::Cost { memory_kib, passes, lanes })
+        }
     }
 
     fn hash(self, passphrase: &[u8], salt: &[u8; SALT_BYTES]) -> Result<Seed, KeyFileError> {
         let Self { memory_kib, passes, lanes } = self;
-        let params = Params::new(memory_kib, passes, lanes, Some(32))
-            .map_err(|_| KeyFileError::Cost { memory_kib, passes, lanes })?;
+        let params = Params::new(memory_kib, passes, lanes, Some(32)).map_err(|_| KeyFileError::Cost {
+            memory_kib,
+            passes,
+            lanes,
+        })?;
         let mut key = Secret::new([0; 32]);
         Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
             .hash_password_into(passphrase, salt, key.expose_mut())

@@ -148,7 +148,13 @@ impl Keys {
     }
 
     /// Value, key, length of the key: so that the value can stay where it was decrypted.
-    fn seal(&self, place: &[u8; 32], key: &[u8], value: &[u8], entropy: &mut dyn Entropy) -> Result<Vec<u8>, StoreError> {
+    fn seal(
+        &self,
+        place: &[u8; 32],
+        key: &[u8],
+        value: &[u8],
+        entropy: &mut dyn Entropy,
+    ) -> Result<Vec<u8>, StoreError> {
         let found = key.len().saturating_add(value.len());
         let too_long = StoreError::TooLong { found };
         let length = u32::try_from(key.len()).ok().filter(|_| found <= MAX_RECORD_BYTES);
@@ -160,7 +166,7 @@ impl Keys {
         aead::seal(&self.content, &record_context(place), plain.expose(), entropy).ok_or(too_long)
     }
 
-    fn open(&self, place: &[u8; 32], sealed: &[u8]) -> Option<(Vec<u8>, Secret<Vec<u8>>)> {
+    fn open(&self, place: &[u8; 32], sealed: &[u8]) -> Option<Stored> {
         let mut plain = aead::open(&self.content, &record_context(place), sealed)?;
         let bytes = plain.expose_mut();
         let length = u32::from_le_bytes(*bytes.last_chunk::<4>()?) as usize;
@@ -198,6 +204,12 @@ impl Summary {
         self.members.iter_mut().zip(member).for_each(|(to, from)| *to ^= from);
     }
 }
+
+/// A record's key and value.
+pub type Stored = (Vec<u8>, Secret<Vec<u8>>);
+
+/// A place and what is sealed there.
+type Sealed = ([u8; 32], Vec<u8>);
 
 type Open = (Database, Summary);
 
@@ -237,7 +249,7 @@ impl RecordStore {
     ///
     /// # Errors
     /// [`StoreError::Damaged`] if a record or the set of records is not what was written.
-    pub fn load(&self) -> Result<Vec<(Vec<u8>, Secret<Vec<u8>>)>, StoreError> {
+    pub fn load(&self) -> Result<Vec<Stored>, StoreError> {
         let (sealed, summary) = {
             let mut open = self.lock();
             let (database, summary) = self.ensure_open(&mut open)?;
@@ -324,7 +336,9 @@ fn open_database(path: &Path, keys: &Keys) -> Result<Open, StoreError> {
                 .ok_or_else(|| StoreError::WrongKey { path: path.to_owned() })?;
             borsh::from_slice(plain.expose()).map_err(|_| damaged("its summary does not decode"))?
         }
-        None if has_tables(&database).map_err(|e| translate(path, e))? => return Err(damaged("its summary is missing")),
+        None if has_tables(&database).map_err(|e| translate(path, e))? => {
+            return Err(damaged("its summary is missing"));
+        }
         None => {
             let mut summary = Summary::default();
             write(&database, keys, &[], &mut summary).map_err(|e| translate(path, e))?;
@@ -346,7 +360,7 @@ fn read_summary(database: &Database) -> Result<Option<Vec<u8>>, redb::Error> {
     Ok(table.get(())?.map(|sealed| sealed.value().to_vec()))
 }
 
-fn read_all(database: &Database) -> Result<Vec<([u8; 32], Vec<u8>)>, redb::Error> {
+fn read_all(database: &Database) -> Result<Vec<Sealed>, redb::Error> {
     let table = database.begin_read()?.open_table(RECORDS)?;
     table
         .iter()?

@@ -52,10 +52,9 @@ fn with_check(mut bytes: Vec<u8>) -> Vec<u8> {
 fn a_file_gives_back_what_was_put_in_and_to_nobody_else() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(PATH);
-    for (right, wrong) in [
-        (passphrase("correct horse battery"), passphrase("correct horse batterz")),
-        (key_file(1), key_file(2)),
-    ] {
+    for (right, wrong) in
+        [(passphrase("correct horse battery"), passphrase("correct horse batterz")), (key_file(1), key_file(2))]
+    {
         let keys = keys();
         keys.create(&path, &right, CHEAP, &mut *os_entropy()).unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
@@ -147,11 +146,12 @@ fn the_wrong_kind_of_unlock_is_named() {
     assert!(matches!(error, Err(KeyFileError::WrongKind { needed: "key file", .. })));
 }
 
-static FILES: LazyLock<[(Unlock, Vec<u8>); 2]> =
-    LazyLock::new(|| [passphrase("correct horse battery"), key_file(1)].map(|unlock| {
+static FILES: LazyLock<[(Unlock, Vec<u8>); 2]> = LazyLock::new(|| {
+    [passphrase("correct horse battery"), key_file(1)].map(|unlock| {
         let bytes = file(&unlock);
         (unlock, bytes)
-    }));
+    })
+});
 
 #[test]
 fn every_altered_byte_and_every_length_is_refused() {
