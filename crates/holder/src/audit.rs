@@ -56,6 +56,16 @@ impl AuditEntry {
         }
         hasher.finish()
     }
+
+    /// Whether this entry is whole and comes directly after `previous`; `None` stands for the beginning of the log.
+    #[must_use]
+    pub fn follows(&self, previous: Option<&AuditEntry>) -> bool {
+        let (sequence, hash) = match previous {
+            None => (Some(0), genesis()),
+            Some(entry) => (entry.sequence.checked_add(1), entry.hash),
+        };
+        Some(self.sequence) == sequence && self.previous == hash && self.compute_hash() == self.hash
+    }
 }
 
 /// The log of one holder, in memory; the key-holder service writes it to disk before it lets go.
@@ -87,12 +97,12 @@ impl AuditLog {
     /// The sequence number of the first entry that breaks the chain, if any does.
     #[must_use]
     pub fn first_break(entries: &[AuditEntry]) -> Option<u64> {
-        let mut previous = genesis();
+        let mut previous = None;
         for (sequence, entry) in (0u64..).zip(entries) {
-            if entry.sequence != sequence || entry.previous != previous || entry.compute_hash() != entry.hash {
+            if !entry.follows(previous) {
                 return Some(sequence);
             }
-            previous = entry.hash;
+            previous = Some(entry);
         }
         None
     }
