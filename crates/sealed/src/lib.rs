@@ -66,5 +66,5 @@ pub use reply::{ReplyError, ReplyKey, ReplyKeys, combine_replies, open_reply, re
 pub use seal::seal;
 pub use template::{
     Associated, HolderPacket, KEM_BYTES, MATERIAL_BYTES, MAX_ASSOCIATED, MAX_SEALED, PACKET_BYTES, SealedTemplate,
-    data_context, packet_context,
+    data_context, packet_context, sealed_bytes,
 };

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
@@ -109,7 +110,7 @@ impl Link {
     ///
     /// # Errors
     /// [`LinkDown`] at once if the link is down or the queue is full.
-    pub fn send(&self, message: Vec<u8>) -> Result<(), LinkDown> {
+    pub fn send(&self, message: impl Into<Bytes>) -> Result<(), LinkDown> {
         lock(&self.outlet, |outlet| outlet.as_ref().map_or(Err(LinkDown::NotConnected), |outlet| outlet.send(message)))
     }
 

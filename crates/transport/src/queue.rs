@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_stream::Stream;
 use tonic::Streaming;
@@ -107,10 +108,11 @@ impl Outlet {
     ///
     /// # Errors
     /// [`LinkDown`].
-    pub fn send(&self, message: Vec<u8>) -> Result<(), LinkDown> {
+    pub fn send(&self, message: impl Into<Bytes>) -> Result<(), LinkDown> {
         if self.queue.is_closed() {
             return Err(LinkDown::NotConnected);
         }
+        let message = message.into();
         let found = message.len();
         let bytes = u32::try_from(found).ok().filter(|&bytes| bytes <= self.limit);
         let bytes = bytes.ok_or(LinkDown::TooLong { found, limit: self.limit as usize })?;
