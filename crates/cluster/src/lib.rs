@@ -318,6 +318,11 @@ impl Cluster {
             };
             self.network.send(Address::Holder(party), to, bytes);
         }
+        for work in reaction.work {
+            let now = self.now;
+            let reaction = self.holder_mut(party).finish(work.run(), now);
+            self.take(party, reaction);
+        }
     }
 
     fn send_from_matcher(&mut self, outbound: Vec<veilmatch_matching::Outbound>) {
