@@ -321,6 +321,11 @@ impl Cluster {
             };
             self.network.send(Address::Holder(party), to, bytes);
         }
+        for work in reaction.work {
+            let now = self.now;
+            let reaction = self.holder_mut(party).finish(work.run(), now);
+            self.take(party, reaction);
+        }
     }
 
     /// Does the matcher's work at once, and sends what it says.

@@ -237,11 +237,18 @@ pub enum HolderError {
         refusal: Box<Refusal>,
     },
     /// A party's message did not come in time.
-    #[error("waited in vain for {}", suspects.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and "))]
+    #[error("waited in vain for {}", owed(suspects))]
     TimedOut {
-        /// Who owes a message.
+        /// Who owes a message; nobody if this holder was still computing.
         suspects: Vec<Suspect>,
     },
+}
+
+fn owed(suspects: &[Suspect]) -> String {
+    if suspects.is_empty() {
+        return String::from("this key holder's own computation");
+    }
+    suspects.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ")
 }
 
 impl HolderError {

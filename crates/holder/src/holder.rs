@@ -2,6 +2,7 @@
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use veilmatch_domain::{
     ClientId, CollectionId, Epoch, Party, Policy, SessionId, SubjectId, Suspect, TemplateDigest, Timestamp,
@@ -14,13 +15,15 @@ use veilmatch_sealed::{
 use veilmatch_secret::{Entropy, Label, Seed};
 
 use crate::admission::Admission;
-use crate::audit::AuditLog;
+use crate::audit::{AuditEntry, AuditLog};
 use crate::build::Build;
 use crate::error::Speaker;
 use crate::keys::EpochKeys;
 use crate::query::Query;
+use crate::record::Record;
 use crate::registry::Registry;
 use crate::state::{Channel, State, encode};
+use crate::work::{Done, Work, Worked};
 use crate::{HolderError, HolderSecretKey};
 
 /// The step of the frame that tells peers that a session has ended in an error.
@@ -67,10 +70,20 @@ impl std::fmt::Debug for Outbound {
 }
 
 /// What a message led to.
-#[derive(Debug)]
+///
+/// Its parts are done in this order: `log`, `save`, `send`; `work` may run beside them. A reaction whose log or save cannot
+/// be stored is never sent: the holder in memory is then ahead of what would be there after a crash, so whoever drives it
+/// stops it and makes it again from its records ([`Holder::restore`]).
+#[derive(Debug, Default)]
 pub struct Reaction {
+    /// Registry changes: durable, all or none, before anything in `send` leaves.
+    pub save: Vec<Record>,
+    /// Audit entries: appended and synced before anything in `send` leaves.
+    pub log: Vec<AuditEntry>,
     /// Messages to send, in order.
     pub send: Vec<Outbound>,
+    /// Heavy computation to run anywhere and to give back through [`Holder::finish`]. May run after `send` left.
+    pub work: Vec<Work>,
     /// The error that the message led to, if any; peers and matcher have been told.
     pub failure: Option<HolderError>,
 }
@@ -116,6 +129,27 @@ impl Session {
             Session::Build(s) => s.advance(state),
             Session::Query(s) => s.advance(state),
         }
+    }
+
+    /// The ticket of the work that the session waits for.
+    fn computing(&self) -> Option<u64> {
+        match self {
+            Session::Admission(s) => s.computing(),
+            Session::Build(s) => s.computing(),
+            Session::Query(s) => s.computing(),
+        }
+    }
+
+    fn worked(&mut self, state: &mut State, done: Done) -> Result<(), HolderError> {
+        match self {
+            Session::Admission(s) => s.worked(state, done),
+            Session::Build(s) => s.worked(state, done),
+            Session::Query(s) => s.worked(state, done),
+        }
+    }
+
+    fn is_finished(&self) -> bool {
+        matches!(self, Session::Query(s) if s.is_finished())
     }
 
     /// Whether this holder has promised to commit: then only the matcher ends the session.
@@ -176,9 +210,9 @@ impl Holder {
         let state = State {
             party,
             parameters,
-            ring: parameters.ring(),
+            ring: Arc::new(parameters.ring()),
             identity,
-            kem,
+            kem: Arc::new(kem),
             readers: None,
             epochs: BTreeMap::new(),
             current: None,
@@ -188,6 +222,8 @@ impl Holder {
             entropy,
             now: Timestamp(0),
             outbox: Vec::new(),
+            work: Vec::new(),
+            ticket: 0,
         };
         Self {
             state,
@@ -212,7 +248,7 @@ impl Holder {
 
     /// Pins the public keys of all three holders, in the order K0, K1, K2.
     pub fn meet(&mut self, cards: [HolderCard; 3]) {
-        self.state.readers = Some(cards.each_ref().map(|c| c.encryption.clone()));
+        self.state.readers = Some(Arc::new(cards.each_ref().map(|c| c.encryption.clone())));
         self.peers = Some(cards);
     }
 
@@ -322,6 +358,25 @@ impl Holder {
         self.reaction(failure)
     }
 
+    /// Takes the result of a piece of [`Work`]. If its session has ended meanwhile, it is dropped.
+    pub fn finish(&mut self, worked: Worked, now: Timestamp) -> Reaction {
+        self.state.now = now;
+        let Worked { session, ticket, done } = worked;
+        if self.sessions.get(&session).and_then(Session::computing) != Some(ticket) {
+            return self.reaction(None);
+        }
+        let result = self.with(session, |open, state| {
+            open.worked(state, done)?;
+            open.advance(state)?;
+            Ok(open.is_finished())
+        });
+        let failure = result.err().map(|(session, error)| {
+            self.fail(session, &error, Sender::Matcher);
+            error
+        });
+        self.reaction(failure)
+    }
+
     /// Ends a session whose messages do not come; the caller has the clock. The error names who is late. A session that
     /// this holder has promised to commit stays: the matcher may have told the others to commit already.
     pub fn expire(&mut self, session: SessionId) -> Reaction {
@@ -342,7 +397,13 @@ impl Holder {
     }
 
     fn reaction(&mut self, failure: Option<HolderError>) -> Reaction {
-        Reaction { send: std::mem::take(&mut self.state.outbox), failure }
+        Reaction {
+            save: Vec::new(),
+            log: Vec::new(),
+            send: std::mem::take(&mut self.state.outbox),
+            work: std::mem::take(&mut self.state.work),
+            failure,
+        }
     }
 
     /// Ends a session and tells peers and matcher why.
@@ -355,6 +416,7 @@ impl Holder {
             if let Some(mut ended) = self.sessions.remove(&id) {
                 // What the session had queued in this call must not leave any more.
                 self.state.outbox.clear();
+                self.state.work.clear();
                 match &mut ended {
                     Session::Query(_) => self.state.registry.spend(id),
                     Session::Admission(admission) => admission.release(&mut self.state, id),
@@ -385,7 +447,7 @@ impl Holder {
                 let id = admission_session(attempt, &collection, &templates);
                 self.begin_attempt(id, attempt)?;
                 self.open(id, |state, channel| {
-                    Ok(Session::Admission(Admission::start(state, channel, collection, &templates)?))
+                    Ok(Session::Admission(Admission::start(state, channel, collection, templates)?))
                 })
             }
             ToHolder::Build(order) => {
@@ -505,7 +567,7 @@ impl Holder {
                 }
                 open.channel().insert(frame)?;
                 open.advance(state)?;
-                Ok(matches!(open, Session::Query(s) if s.is_finished()))
+                Ok(open.is_finished())
             });
         }
         if self.state.registry.is_spent(&id) || self.committed.contains(&id) {
@@ -564,6 +626,7 @@ impl Holder {
             Err(error) => {
                 // Nothing that was begun here may leave; peers learn that this holder stopped.
                 self.state.outbox.clear();
+                self.state.work.clear();
                 self.forget_early(id);
                 self.attempts.remove(&id);
                 self.release_all(id);
@@ -583,7 +646,7 @@ impl Holder {
         }
         self.with(id, |open, state| {
             open.advance(state)?;
-            Ok(matches!(open, Session::Query(s) if s.is_finished()))
+            Ok(open.is_finished())
         })
     }
 

@@ -39,6 +39,7 @@ mod scan_check;
 mod scores;
 mod state;
 pub mod unseal;
+mod work;
 
 #[cfg(test)]
 mod conformance;
@@ -50,3 +51,4 @@ pub use error::{HolderError, Speaker};
 pub use holder::{Holder, HolderCard, Outbound, Reaction, Recipient, Sender};
 pub use record::Record;
 pub use unseal::{HolderSecretKey, OpenedTemplate, UnsealError};
+pub use work::{Work, Worked};

@@ -7,14 +7,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
 
 use veilmatch_domain::{
-    ClientId, CollectionId, Epoch, GroupId, Policy, Purpose, Revision, SessionId, SubjectId, TemplateDigest, Timestamp,
+    ClientId, CollectionId, Dimension, Epoch, GroupId, Policy, Purpose, Revision, SessionId, SubjectId, TemplateDigest,
+    Timestamp,
 };
-use veilmatch_glwe::{BuildOrder, Layout, MaskSeed, Parameters};
-use veilmatch_sealed::{Associated, ClientVerifyingKey, SealedTemplate};
+use veilmatch_glwe::{BuildOrder, Layout, MaskSeed, Masks, Parameters};
+use veilmatch_sealed::ClientVerifyingKey;
 use veilmatch_secret::{Digest, Hasher, Seed};
 
 use crate::HolderError;
 use crate::scan_check::{CHECKS, CheckVector};
+use crate::work::ReadTemplate;
 
 /// One registered member of a group.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +27,19 @@ pub(crate) struct RegisteredMember {
     pub subject: SubjectId,
     /// Which template it is.
     pub digest: TemplateDigest,
+}
+
+/// The masks of a group: their seed, and what it expands to once that is needed.
+pub(crate) struct GroupMasks {
+    seed: MaskSeed,
+    values: OnceLock<Vec<u32>>,
+}
+
+impl GroupMasks {
+    /// Masks that are expanded already.
+    pub(crate) fn expanded(masks: Masks) -> Self {
+        Self { seed: masks.seed, values: OnceLock::from(masks.values) }
+    }
 }
 
 /// A live revision of a packed group.
@@ -39,12 +54,21 @@ pub(crate) struct RegisteredGroup {
     pub layout: Layout,
     /// Members by ascending slot, as built; decisions skip those that were erased since.
     pub members: Vec<RegisteredMember>,
-    /// Masks a_j, J·N transformed residues: public, kept so that they are expanded once.
-    pub masks: Vec<u32>,
+    /// Dimension of its members.
+    pub dimension: Dimension,
+    /// Masks a_j: public.
+    pub masks: GroupMasks,
     /// Seed of ρ, known to the holders alone.
     pub check_seed: Seed,
     /// C_{g,j} for both checks.
     pub checks: [CheckVector; CHECKS],
+}
+
+impl RegisteredGroup {
+    /// J·N transformed residues, expanded once.
+    pub(crate) fn masks(&self, parameters: &Parameters) -> &[u32] {
+        self.masks.values.get_or_init(|| self.masks.seed.expand(parameters, self.layout, self.dimension).values)
+    }
 }
 
 impl std::fmt::Debug for RegisteredGroup {
@@ -272,7 +296,8 @@ impl CollectionRecord {
 /// Everything a holder remembers but its keys.
 #[derive(Default)]
 pub(crate) struct Registry {
-    clients: BTreeMap<ClientId, ClientVerifyingKey>,
+    /// Shared with work that is out.
+    clients: Arc<BTreeMap<ClientId, ClientVerifyingKey>>,
     collections: BTreeMap<CollectionId, CollectionRecord>,
     nonces: BTreeMap<(ClientId, [u8; 16]), Timestamp>,
     spent: BTreeSet<SessionId>,
@@ -281,7 +306,7 @@ pub(crate) struct Registry {
 impl Registry {
     /// Registers a client's public key.
     pub(crate) fn register_client(&mut self, client: ClientId, key: ClientVerifyingKey) {
-        self.clients.insert(client, key);
+        Arc::make_mut(&mut self.clients).insert(client, key);
     }
 
     /// Creates a collection or changes its policy.
@@ -289,6 +314,11 @@ impl Registry {
         let record = self.collections.entry(collection).or_default();
         record.policy = Some(policy);
         record.view = OnceLock::new();
+    }
+
+    /// All clients' keys.
+    pub(crate) fn clients(&self) -> Arc<BTreeMap<ClientId, ClientVerifyingKey>> {
+        Arc::clone(&self.clients)
     }
 
     /// A client's key.
@@ -320,19 +350,13 @@ impl Registry {
         self.collections.iter()
     }
 
-    /// Checks the signature and the collection's dimension of a sealed template.
+    /// The dimension of a collection's templates and probes.
     ///
     /// # Errors
-    /// Unknown client or collection, wrong signature, wrong dimension.
-    pub(crate) fn check_sealed(&self, sealed: &SealedTemplate) -> Result<(), HolderError> {
-        let associated: &Associated = sealed.associated();
-        sealed.verify(self.client(&associated.client)?)?;
-        let policy = self.collection(&associated.collection)?.policy();
-        let expected = policy.ok_or_else(|| HolderError::UnknownCollection(associated.collection.clone()))?.dimension;
-        if associated.dimension != expected {
-            return Err(HolderError::WrongDimension { found: associated.dimension.get(), expected: expected.get() });
-        }
-        Ok(())
+    /// [`HolderError::UnknownCollection`].
+    pub(crate) fn dimension(&self, collection: &CollectionId) -> Result<Dimension, HolderError> {
+        let policy = self.collection(collection)?.policy();
+        Ok(policy.ok_or_else(|| HolderError::UnknownCollection(collection.clone()))?.dimension)
     }
 
     /// Checks that a request is fresh.
@@ -405,37 +429,31 @@ impl Registry {
     /// The reason that the order cannot be built.
     pub(crate) fn check_order(
         &self,
-        parameters: &Parameters,
         order: &BuildOrder,
-        sealed: &[SealedTemplate],
+        templates: &[ReadTemplate],
     ) -> Result<Vec<RegisteredMember>, HolderError> {
         let record = self.collection(&order.collection)?;
-        let slots_fit = order.members.is_sorted_by(|a, b| a.slot < b.slot)
-            && order.members.last().is_some_and(|m| (m.slot as usize) < order.layout.capacity(parameters));
-        if !slots_fit {
-            return Err(HolderError::BadSlots);
-        }
-        let mut members = Vec::with_capacity(sealed.len());
-        for (member, template) in order.members.iter().zip(sealed) {
-            self.check_sealed(template)?;
-            let associated = template.associated();
+        let dimension = self.dimension(&order.collection)?;
+        let mut members = Vec::with_capacity(templates.len());
+        for (member, template) in order.members.iter().zip(templates) {
+            let ReadTemplate { associated, digest, .. } = template;
+            check_dimension(associated.dimension, dimension)?;
             let Purpose::Enrol { subject } = &associated.purpose else {
                 return Err(HolderError::WrongUse { what: "purpose" });
             };
             if associated.collection != order.collection {
                 return Err(HolderError::WrongUse { what: "collection" });
             }
-            let digest = template.digest();
-            if record.template_of(subject) != Some(&digest) || record.is_tombstoned(&digest) {
+            if record.template_of(subject) != Some(digest) || record.is_tombstoned(digest) {
                 return Err(HolderError::NotAdmitted { slot: member.slot });
             }
-            if let Some(group) = record.group_of(&digest)
+            if let Some(group) = record.group_of(digest)
                 && group != order.group
                 && !order.replaces.contains(&group)
             {
                 return Err(HolderError::MemberElsewhere { slot: member.slot, group });
             }
-            members.push(RegisteredMember { slot: member.slot as usize, subject: subject.clone(), digest });
+            members.push(RegisteredMember { slot: member.slot as usize, subject: subject.clone(), digest: *digest });
         }
         // A rebuild may not drop anybody who is still enrolled: that would be an erasure nobody signed.
         let kept: BTreeSet<&TemplateDigest> = members.iter().map(|m| &m.digest).collect();
@@ -450,5 +468,21 @@ impl Registry {
             return Err(HolderError::BadSlots);
         }
         Ok(members)
+    }
+}
+
+/// Checks that an order's slots ascend and fit its layout.
+pub(crate) fn check_slots(parameters: &Parameters, order: &BuildOrder) -> Result<(), HolderError> {
+    let fit = order.members.is_sorted_by(|a, b| a.slot < b.slot)
+        && order.members.last().is_some_and(|m| (m.slot as usize) < order.layout.capacity(parameters));
+    if fit { Ok(()) } else { Err(HolderError::BadSlots) }
+}
+
+/// Checks the dimension of a template or probe against its collection's.
+pub(crate) fn check_dimension(found: Dimension, expected: Dimension) -> Result<(), HolderError> {
+    if found == expected {
+        Ok(())
+    } else {
+        Err(HolderError::WrongDimension { found: found.get(), expected: expected.get() })
     }
 }

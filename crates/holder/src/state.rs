@@ -16,16 +16,17 @@ use crate::error::Speaker;
 use crate::holder::{Outbound, PeerMessage, Recipient};
 use crate::keys::{EpochKeys, SecretParts};
 use crate::registry::Registry;
+use crate::work::{Done, TemplateReader, Work};
 use crate::{HolderError, HolderSecretKey};
 
 /// Shared state of a holder.
 pub(crate) struct State {
     pub(crate) party: Party,
     pub(crate) parameters: Parameters,
-    pub(crate) ring: Ring,
+    pub(crate) ring: Arc<Ring>,
     pub(crate) identity: ClientSigningKey,
-    pub(crate) kem: HolderSecretKey,
-    pub(crate) readers: Option<[HolderPublicKey; 3]>,
+    pub(crate) kem: Arc<HolderSecretKey>,
+    pub(crate) readers: Option<Arc<[HolderPublicKey; 3]>>,
     pub(crate) epochs: BTreeMap<Epoch, EpochKeys>,
     pub(crate) current: Option<Epoch>,
     pub(crate) gallery_secrets: BTreeMap<(Epoch, CollectionId, usize), Arc<SecretParts>>,
@@ -34,6 +35,9 @@ pub(crate) struct State {
     pub(crate) entropy: Box<dyn Entropy>,
     pub(crate) now: Timestamp,
     pub(crate) outbox: Vec<Outbound>,
+    pub(crate) work: Vec<Work>,
+    /// Number of the next piece of work.
+    pub(crate) ticket: u64,
 }
 
 impl State {
@@ -45,8 +49,22 @@ impl State {
         self.current.ok_or(HolderError::NoKeys)
     }
 
-    pub(crate) fn readers(&self) -> Result<&[HolderPublicKey; 3], HolderError> {
-        self.readers.as_ref().ok_or(HolderError::NoKeys)
+    /// What reading sealed templates takes.
+    pub(crate) fn template_reader(&self) -> Result<TemplateReader, HolderError> {
+        Ok(TemplateReader {
+            party: self.party,
+            kem: Arc::clone(&self.kem),
+            readers: Arc::clone(self.readers.as_ref().ok_or(HolderError::NoKeys)?),
+            clients: self.registry.clients(),
+        })
+    }
+
+    /// Hands out work of a session; returns its ticket.
+    pub(crate) fn hand_out(&mut self, session: SessionId, job: impl FnOnce() -> Done + Send + 'static) -> u64 {
+        let ticket = self.ticket;
+        self.ticket += 1;
+        self.work.push(Work::new(session, ticket, job));
+        ticket
     }
 
     /// This holder's parts of s_k, expanded once per epoch, collection and body.
