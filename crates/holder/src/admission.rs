@@ -4,15 +4,19 @@
 //! one bit is opened, "fits" or "does not fit", to the holders. Nothing is remembered before the matcher commits, and
 //! it commits only if all three holders accept.
 
+use borsh::{BorshDeserialize, BorshSerialize};
 use rayon::prelude::*;
-use veilmatch_domain::{CollectionId, Purpose, SessionId, SubjectId, Suspect, TemplateDigest, Timestamp};
+use std::io;
+
+use veilmatch_domain::{CollectionId, Epoch, Purpose, Role, SessionId, SubjectId, Suspect, TemplateDigest, Timestamp};
 use veilmatch_glwe::{FromHolder, MAX_ADMISSION, Verdict};
-use veilmatch_mpc::{NormBounds, norm_circuit, norm_inputs, read_norm};
+use veilmatch_mpc::{Inbox, NormBounds, norm_circuit, norm_inputs, read_norm};
 use veilmatch_sealed::{COORDINATE_SCALE, SealedTemplate};
 use veilmatch_secret::{Digest, Label, Seed};
 
 use crate::audit::AuditEvent;
 use crate::handshake::{Agreed, Handshake, SharedParts};
+use crate::record::{Key, Record, Signer};
 use crate::registry::check_dimension;
 use crate::run::{Run, Running};
 use crate::state::{Channel, State};
@@ -22,9 +26,13 @@ use crate::{HolderError, error::Speaker};
 
 const VERDICTS: u32 = 2;
 const MERGED: u32 = 3;
+/// Longest lifetime of an enrolment or a probe, in seconds: so long its nonce is remembered.
+pub(crate) const REQUEST_SECONDS: u64 = 3600;
 /// First step of the norm check, in admissions and queries.
 pub(crate) const NORM: u32 = 16;
 
+/// A template that will be admitted.
+#[derive(BorshSerialize, BorshDeserialize)]
 struct Candidate {
     subject: SubjectId,
     digest: TemplateDigest,
@@ -58,6 +66,7 @@ enum Phase {
 /// The session.
 pub(crate) struct Admission {
     pub(crate) channel: Channel,
+    attempt: u64,
     collection: CollectionId,
     items: Vec<Item>,
     phase: Phase,
@@ -67,6 +76,7 @@ impl Admission {
     pub(crate) fn start(
         state: &mut State,
         channel: Channel,
+        attempt: u64,
         collection: CollectionId,
         templates: Vec<Vec<u8>>,
     ) -> Result<Self, HolderError> {
@@ -95,7 +105,7 @@ impl Admission {
             let request = templates.iter().fold(label, |l, t| l.bytes(t)).digest();
             Done::Templates(templates.par_iter().map(read).collect(), request)
         });
-        Ok(Self { channel, collection, items: Vec::new(), phase: Phase::Computing(ticket) })
+        Ok(Self { channel, attempt, collection, items: Vec::new(), phase: Phase::Computing(ticket) })
     }
 
     /// The ticket of the work that is out.
@@ -134,7 +144,9 @@ impl Admission {
         let Purpose::Enrol { subject } = &associated.purpose else {
             return Err(HolderError::WrongUse { what: "purpose" });
         };
-        state.registry.check_fresh(&associated.client, &associated.nonce, associated.expires, state.now)?;
+        state.registry.authorise(&associated.client, Role::Enroll, &self.collection)?;
+        let signer = Signer::Client(associated.client.clone());
+        state.registry.check_fresh(&signer, &associated.nonce, associated.expires, REQUEST_SECONDS, state.now)?;
         let record = state.registry.collection_mut(&self.collection)?;
         if record.is_tombstoned(&read.digest) {
             return Err(HolderError::Replayed);
@@ -218,8 +230,8 @@ impl Admission {
                 Phase::Norm { run, checked } => match run.advance(state, &mut self.channel)? {
                     Running::Waiting => return Ok(()),
                     Running::ReadyToOpen(_) => {
-                        let event = AuditEvent::NormCheck { templates: checked.len() as u32 };
-                        state.audit.append(state.now, self.channel.session, event);
+                        let event = AuditEvent::NormCheck { templates: checked.len() as u32, probe: None };
+                        state.log(self.channel.session, event);
                         run.open(state, &mut self.channel)?;
                     }
                     Running::Done(opened) => {
@@ -252,7 +264,29 @@ impl Admission {
             })
             .collect();
         self.phase = Phase::AwaitingCommit;
+        let accepted: Vec<&Candidate> =
+            self.items.iter().filter(|i| i.verdict.is_ok()).filter_map(|i| i.candidate.as_ref()).collect();
+        let prepared = (self.attempt, self.channel.epoch, &self.collection, accepted);
+        state.saves.push(Record::put(&Key::PreparedAdmission(self.channel.session), &prepared));
         state.tell_matcher(&FromHolder::Admitted { session: self.channel.session, verdicts })
+    }
+
+    /// The admission that a record holds, prepared as before; returns its attempt number too.
+    ///
+    /// # Errors
+    /// The record cannot be read.
+    pub(crate) fn restore(state: &mut State, session: SessionId, value: &[u8]) -> io::Result<(u64, Self)> {
+        let (attempt, epoch, collection, accepted): (u64, Epoch, CollectionId, Vec<Candidate>) =
+            borsh::from_slice(value)?;
+        let record = state.registry.entry(&collection);
+        for candidate in &accepted {
+            // Two sessions that both promised the same subject cannot be: the second was refused.
+            let _ = record.reserve(&candidate.subject, session);
+        }
+        let item = |candidate| Item { verdict: Ok(()), candidate: Some(candidate), opened: None };
+        let items = accepted.into_iter().map(item).collect();
+        let channel = Channel::new(session, epoch, Inbox::new(session));
+        Ok((attempt, Self { channel, attempt, collection, items, phase: Phase::AwaitingCommit }))
     }
 
     /// Remembers what was accepted. All three holders accepted the same templates, as their votes and the opening say.
@@ -261,12 +295,15 @@ impl Admission {
         if !matches!(self.phase, Phase::AwaitingCommit) {
             return Err(HolderError::OutOfTurn(session));
         }
+        let mut templates = 0;
         for item in self.items.drain(..) {
             if let (Ok(()), Some(c)) = (item.verdict, item.candidate) {
-                state.registry.use_nonce(&c.client, &c.nonce, c.expires, state.now);
-                state.registry.collection_mut(&self.collection)?.admit(c.subject, c.digest);
+                state.registry.use_nonce(Signer::Client(c.client), c.nonce, c.expires, state.now);
+                state.registry.collection_mut(&self.collection)?.admit(&self.collection, c.subject, c.digest);
+                templates += 1;
             }
         }
+        state.log(session, AuditEvent::Admitted { collection: self.collection.clone(), templates });
         self.release(state, session);
         state.tell_matcher(&FromHolder::Committed { session })
     }

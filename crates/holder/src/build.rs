@@ -11,18 +11,21 @@
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use rayon::prelude::*;
+use std::io;
 use std::sync::Arc;
 
-use veilmatch_domain::{Dimension, Suspect};
+use veilmatch_domain::{CollectionId, Dimension, GroupId, SessionId, Suspect};
 use veilmatch_glwe::{
     BuildOrder, FromHolder, MaskSeed, Masks, Member, PartPayload, body_digest, decode_polynomials, encode_polynomials,
 };
+use veilmatch_mpc::Inbox;
 use veilmatch_sealed::SealedTemplate;
 use veilmatch_secret::{Digest, Hasher, Label, Seed};
 
 use crate::HolderError;
 use crate::error::Speaker;
 use crate::handshake::{Handshake, SharedParts};
+use crate::record::{Key, Record};
 use crate::recrypt::{PartOfMember, gallery_part};
 use crate::registry::{GroupMasks, RegisteredGroup, RegisteredMember, check_slots};
 use crate::scan_check::{CHECKS, coefficients, combine_bodies};
@@ -142,12 +145,12 @@ impl Build {
         self.members = state.registry.check_order(order, &templates)?;
         let (group, revision) = (order.group, order.revision);
         let entropy = &mut state.entropy;
-        let record = state.registry.collection_mut(&order.collection)?.label(group, revision, content, || {
+        let record = state.registry.collection_mut(&order.collection)?;
+        let (contribution, private) = record.label(&order.collection, group, revision, content, || {
             let mut contribution = [0u8; 32];
             entropy.fill_bytes(&mut contribution);
             (contribution, Seed::random(entropy.as_mut()))
         })?;
-        let (contribution, private) = (record.contribution, record.private.duplicate());
 
         let mut shared = [Hasher::new("veilmatch/build/parts"), Hasher::new("veilmatch/build/parts")];
         for template in &templates {
@@ -175,7 +178,8 @@ impl Build {
             let masks = agreed.masks(label.clone());
             let check_seed = agreed.check_seed(label);
             let (group, revision) = (self.order.group, self.order.revision);
-            state.registry.collection_mut(&self.order.collection)?.fix_masks(group, revision, masks)?;
+            let record = state.registry.collection_mut(&self.order.collection)?;
+            record.fix_masks(&self.order.collection, group, revision, masks)?;
             self.recrypt(state, masks, check_seed)?;
         }
         if matches!(self.phase, Phase::Parts(_)) {
@@ -302,8 +306,33 @@ impl Build {
             check_seed: own.check_seed,
             checks: [first.to_vec(), second.to_vec()],
         };
+        let prepared = (self.order.attempt, &self.order.collection, &self.order.replaces, &group);
+        state.saves.push(Record::put(&Key::PreparedBuild(session), &prepared));
         self.phase = Phase::AwaitingCommit(Box::new(group));
         Ok(())
+    }
+
+    /// The build that a record holds, prepared as before; returns its attempt number too.
+    ///
+    /// # Errors
+    /// The record cannot be read.
+    pub(crate) fn restore(session: SessionId, value: &[u8]) -> io::Result<(u64, Self)> {
+        let (attempt, collection, replaces, group): (u64, CollectionId, Vec<GroupId>, RegisteredGroup) =
+            borsh::from_slice(value)?;
+        let order = BuildOrder {
+            attempt,
+            collection,
+            group: group.group,
+            revision: group.revision,
+            epoch: group.epoch,
+            layout: group.layout,
+            members: Vec::new(),
+            replaces,
+        };
+        let channel = Channel::new(session, group.epoch, Inbox::new(session));
+        let dimension = group.dimension;
+        let phase = Phase::AwaitingCommit(Box::new(group));
+        Ok((attempt, Self { channel, order, dimension, members: Vec::new(), opened: Vec::new(), phase }))
     }
 
     /// The matcher has the sum: the revision becomes live, what it replaces is revoked.
@@ -313,7 +342,8 @@ impl Build {
             return Err(HolderError::OutOfTurn(session));
         }
         let Phase::AwaitingCommit(group) = std::mem::replace(&mut self.phase, Phase::Finished) else { return Ok(()) };
-        state.registry.collection_mut(&self.order.collection)?.commit(*group, &self.order.replaces);
+        let collection = &self.order.collection;
+        state.registry.collection_mut(collection)?.commit(collection, *group, &self.order.replaces);
         state.retire_epochs();
         state.tell_matcher(&FromHolder::Committed { session })
     }

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use veilmatch_domain::{
-    Decision, GroupId, Outcome, Party, Purpose, Query as Asked, SessionId, SubjectId, Suspect, TemplateDigest,
+    Decision, GroupId, Outcome, Party, Purpose, Query as Asked, Role, SessionId, SubjectId, Suspect, TemplateDigest,
     Threshold,
 };
 use veilmatch_glwe::{
@@ -30,13 +30,14 @@ use veilmatch_sealed::{Associated, COORDINATE_SCALE, SealedTemplate, seal_reply}
 use veilmatch_secret::{Counter, Digest, Hasher, Label, Secret, Seed};
 
 use crate::HolderError;
-use crate::admission::NORM;
-use crate::audit::AuditEvent;
+use crate::admission::{NORM, REQUEST_SECONDS};
+use crate::audit::{AuditEvent, ProbeUse};
 use crate::error::Speaker;
 use crate::handshake::{Agreed, Handshake, SharedParts};
 use crate::keys::SecretParts;
+use crate::ledger::Asking;
 use crate::recrypt::probe_part;
-use crate::registry::{RegisteredGroup, check_dimension};
+use crate::registry::{RegisteredGroup, check_dimension, check_lifetime};
 use crate::run::{Run, Running};
 use crate::scores::{DecodedSums, check_sums, decode_sums, score_shares};
 use crate::state::{Channel, State};
@@ -178,6 +179,8 @@ pub(crate) struct Query {
     pub(crate) channel: Channel,
     associated: Associated,
     asked: Asked,
+    /// The budget window of the policy that the query was accepted under.
+    window_seconds: u32,
     digest: TemplateDigest,
     opened: Option<OpenedTemplate>,
     reply_key: veilmatch_sealed::ReplyKey,
@@ -195,18 +198,37 @@ pub(crate) struct Query {
 }
 
 impl Query {
-    /// Checks the signed query and begins. The nonce is used up as soon as the request is found to be genuine.
+    /// Checks the signed query against roles, policy, budgets and lock-out, and begins. The nonce is used up by the log entry
+    /// of the norm check; until then nothing has been opened and the session id, which is the probe's, keeps others out.
     pub(crate) fn start(state: &mut State, mut channel: Channel, sealed: &SealedTemplate) -> Result<Self, HolderError> {
         let associated = sealed.associated().clone();
         let Purpose::Probe(asked) = associated.purpose.clone() else {
             return Err(HolderError::WrongUse { what: "purpose" });
         };
-        check_dimension(associated.dimension, state.registry.dimension(&associated.collection)?)?;
-        state.registry.client(&associated.client)?;
-        state.registry.check_fresh(&associated.client, &associated.nonce, associated.expires, state.now)?;
-        let record = state.registry.collection(&associated.collection)?;
-        let policy = record.policy().ok_or_else(|| HolderError::UnknownCollection(associated.collection.clone()))?;
+        let (client, collection) = (&associated.client, &associated.collection);
+        let reader = state.template_reader()?;
+        reader.verify(sealed)?;
+        check_dimension(associated.dimension, state.registry.dimension(collection)?)?;
+        let (role, subject) = match &asked.decision {
+            Decision::Verify { subject } => (Role::Verify, Some(subject.clone())),
+            _ => (Role::Identify, None),
+        };
+        state.registry.authorise(client, role, collection)?;
+        check_lifetime(associated.expires, REQUEST_SECONDS, state.now)?;
+        let under_way = state.asking.values();
+        if state.ledger.is_used(client, &associated.nonce)
+            || under_way.clone().any(|other| other.client == *client && other.nonce == associated.nonce)
+        {
+            return Err(HolderError::Replayed);
+        }
+        let record = state.registry.collection(collection)?;
+        let policy = record.policy().ok_or_else(|| HolderError::UnknownCollection(collection.clone()))?;
         policy.permits(&asked)?;
+        let (nonce, expires) = (associated.nonce, associated.expires);
+        let asking =
+            Asking { client: client.clone(), collection: collection.clone(), subject, nonce, expires, opened: false };
+        state.ledger.check(policy, &asking, under_way, state.now)?;
+        let window_seconds = policy.budgets.window_seconds;
 
         let mut scope = Vec::new();
         let mut lanes = Vec::new();
@@ -231,9 +253,8 @@ impl Query {
             return Err(HolderError::EmptyScope);
         }
         let view = record.view_digest();
-        let read = state.template_reader()?.read(sealed, &channel.session)?;
+        let read = reader.open(sealed, &channel.session)?;
         let (digest, opened) = (read.digest, read.opened);
-        state.registry.use_nonce(&associated.client, &associated.nonce, associated.expires, state.now);
 
         let request = Label::new("veilmatch/query/request").bytes(&digest.0).bytes(&view.0).digest();
         let [own, next] = read.parts;
@@ -243,10 +264,12 @@ impl Query {
         let private = Seed::random(state.entropy.as_mut());
         let handshake = Handshake::start(state, &mut channel, request, contribution, private, parts)?;
         let reply_key = opened.reply.duplicate();
+        state.asking.insert(channel.session, asking);
         Ok(Self {
             channel,
             associated,
             asked,
+            window_seconds,
             digest,
             opened: Some(opened),
             reply_key,
@@ -297,7 +320,9 @@ impl Query {
                 Phase::Norm(run) => match run.advance(state, &mut self.channel)? {
                     Running::Waiting => return Ok(()),
                     Running::ReadyToOpen(_) => {
-                        state.audit.append(state.now, self.channel.session, AuditEvent::NormCheck { templates: 1 });
+                        let Associated { client, nonce, expires, .. } = &self.associated;
+                        let probe = Some(ProbeUse { client: client.clone(), nonce: *nonce, expires: *expires });
+                        state.log(self.channel.session, AuditEvent::NormCheck { templates: 1, probe });
                         run.open(state, &mut self.channel)?;
                     }
                     Running::Done(opened) => {
@@ -352,8 +377,12 @@ impl Query {
                             collection: self.associated.collection.clone(),
                             query: self.asked.clone(),
                             stage: stage as u8,
+                            window_seconds: self.window_seconds,
                         };
-                        state.audit.append(state.now, self.channel.session, event);
+                        if let Some(asking) = state.asking.get_mut(&self.channel.session) {
+                            asking.opened = true;
+                        }
+                        state.log(self.channel.session, event);
                         run.open(state, &mut self.channel)?;
                     }
                     Running::Done(opened) => {
@@ -567,7 +596,7 @@ impl Query {
             (_, Answer::Any(_)) => return Err(HolderError::OutOfTurn(self.channel.session)),
         };
         let session = self.channel.session;
-        state.audit.append(state.now, session, AuditEvent::Outcome(outcome.clone()));
+        state.log(session, AuditEvent::Outcome(outcome.clone()));
         let reply = seal_reply(&self.reply_key, &mut self.replies, &self.digest, state.party, &self.asked, &outcome)?;
         state.tell_matcher(&FromHolder::Answer { session, reply })
     }

@@ -11,10 +11,12 @@ use veilmatch_mpc::{Frame, Inbox, Links};
 use veilmatch_sealed::{ClientSigningKey, HolderPublicKey};
 use veilmatch_secret::Entropy;
 
-use crate::audit::AuditLog;
+use crate::audit::{AuditEntry, AuditEvent, AuditLog};
 use crate::error::Speaker;
 use crate::holder::{Outbound, PeerMessage, Recipient};
 use crate::keys::{EpochKeys, SecretParts};
+use crate::ledger::{Asking, Ledger};
+use crate::record::{Key, Record};
 use crate::registry::Registry;
 use crate::work::{Done, TemplateReader, Work};
 use crate::{HolderError, HolderSecretKey};
@@ -32,8 +34,15 @@ pub(crate) struct State {
     pub(crate) gallery_secrets: BTreeMap<(Epoch, CollectionId, usize), Arc<SecretParts>>,
     pub(crate) registry: Registry,
     pub(crate) audit: AuditLog,
+    pub(crate) ledger: Ledger,
+    /// Where the log was when the ledger was last saved: its length.
+    pub(crate) ledger_saved: u64,
+    /// Queries that are under way.
+    pub(crate) asking: BTreeMap<SessionId, Asking>,
     pub(crate) entropy: Box<dyn Entropy>,
     pub(crate) now: Timestamp,
+    pub(crate) saves: Vec<Record>,
+    pub(crate) logs: Vec<AuditEntry>,
     pub(crate) outbox: Vec<Outbound>,
     pub(crate) work: Vec<Work>,
     /// Number of the next piece of work.
@@ -47,6 +56,21 @@ impl State {
 
     pub(crate) fn current_epoch(&self) -> Result<Epoch, HolderError> {
         self.current.ok_or(HolderError::NoKeys)
+    }
+
+    /// Writes an entry of the log; the ledger follows it.
+    pub(crate) fn log(&mut self, session: SessionId, event: AuditEvent) {
+        let entry = self.audit.append(self.now, session, event);
+        self.ledger.apply(&entry);
+        self.logs.push(entry);
+    }
+
+    /// Saves the ledger, with the place in the log that it has reached.
+    pub(crate) fn save_ledger(&mut self) {
+        if let Some(head) = self.audit.head() {
+            self.saves.push(Record::put(&Key::Ledger, &(head, &self.ledger)));
+            self.ledger_saved = self.audit.len();
+        }
     }
 
     /// What reading sealed templates takes.
@@ -81,6 +105,11 @@ impl State {
         let parts = Arc::new(self.keys(epoch)?.gallery_secret(&self.parameters, &self.ring, collection, body));
         self.gallery_secrets.insert(key, Arc::clone(&parts));
         Ok(parts)
+    }
+
+    /// Tells the matcher which epoch is current here.
+    pub(crate) fn tell_status(&mut self) -> Result<(), HolderError> {
+        self.tell_matcher(&FromHolder::Status { party: self.party, epoch: self.current })
     }
 
     pub(crate) fn tell_matcher(&mut self, message: &FromHolder) -> Result<(), HolderError> {

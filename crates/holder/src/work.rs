@@ -7,11 +7,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use veilmatch_domain::{ClientId, Part, Party, SessionId, TemplateDigest};
-use veilmatch_sealed::{Associated, ClientVerifyingKey, HolderPublicKey, SealedTemplate};
+use veilmatch_sealed::{Associated, HolderPublicKey, SealedTemplate};
 use veilmatch_secret::Digest;
 
 use crate::build::{Members, Recrypted};
 use crate::query::Shares;
+use crate::registry::ClientRecord;
 use crate::unseal::{OpenedTemplate, unseal};
 use crate::{HolderError, HolderSecretKey};
 
@@ -77,7 +78,7 @@ pub(crate) struct TemplateReader {
     pub(crate) party: Party,
     pub(crate) kem: Arc<HolderSecretKey>,
     pub(crate) readers: Arc<[HolderPublicKey; 3]>,
-    pub(crate) clients: Arc<BTreeMap<ClientId, ClientVerifyingKey>>,
+    pub(crate) clients: Arc<BTreeMap<ClientId, ClientRecord>>,
 }
 
 /// A sealed template whose signature holds, and this holder's parts of it.
@@ -90,18 +91,34 @@ pub(crate) struct ReadTemplate {
 }
 
 impl TemplateReader {
+    /// Checks the signature. What the client may do is not looked at: that holds when a request comes, not for good.
+    ///
+    /// # Errors
+    /// Unknown client, wrong signature.
+    pub(crate) fn verify(&self, sealed: &SealedTemplate) -> Result<(), HolderError> {
+        let client = &sealed.associated().client;
+        let record = self.clients.get(client).ok_or_else(|| HolderError::UnknownClient(client.clone()))?;
+        Ok(sealed.verify(&record.key)?)
+    }
+
     /// Checks the signature and opens this holder's parts.
     ///
     /// # Errors
-    /// Unknown client, wrong signature, packets that do not open.
+    /// As [`TemplateReader::verify`]; packets that do not open.
     pub(crate) fn read(&self, sealed: &SealedTemplate, session: &SessionId) -> Result<ReadTemplate, HolderError> {
-        let associated = sealed.associated();
-        let key = self.clients.get(&associated.client);
-        sealed.verify(key.ok_or_else(|| HolderError::UnknownClient(associated.client.clone()))?)?;
+        self.verify(sealed)?;
+        self.open(sealed, session)
+    }
+
+    /// Opens this holder's parts of a template whose signature was checked.
+    ///
+    /// # Errors
+    /// Packets that do not open.
+    pub(crate) fn open(&self, sealed: &SealedTemplate, session: &SessionId) -> Result<ReadTemplate, HolderError> {
         let digest = sealed.digest();
         let opened = unseal(self.party, &self.kem, &self.readers, sealed)?;
         let shared = |part: Part| opened.part_digest(part, session, &digest).unwrap_or(Digest([0; 32]));
         let parts = self.party.parts().map(shared);
-        Ok(ReadTemplate { associated: associated.clone(), digest, opened, parts })
+        Ok(ReadTemplate { associated: sealed.associated().clone(), digest, opened, parts })
     }
 }
