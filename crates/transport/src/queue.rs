@@ -117,6 +117,7 @@ impl Outlet {
         let bytes = u32::try_from(found).ok().filter(|&bytes| bytes <= self.limit);
         let bytes = bytes.ok_or(LinkDown::TooLong { found, limit: self.limit as usize })?;
         let room = Arc::clone(&self.room).try_acquire_many_owned(bytes).map_err(|_| LinkDown::Full)?;
+        metrics::counter!("veilmatch_link_sent_bytes_total").increment(bytes.into());
         self.queue.try_send(Queued { chunks: chunks(message), _room: room }).map_err(|refused| match refused {
             mpsc::error::TrySendError::Full(_) => LinkDown::Full,
             mpsc::error::TrySendError::Closed(_) => LinkDown::NotConnected,
@@ -237,6 +238,7 @@ impl Incoming {
                 None => return Err(IncomingError::Half),
                 Some(chunk) => {
                     if let Some(message) = self.assembler.push(chunk)? {
+                        metrics::counter!("veilmatch_link_received_bytes_total").increment(message.len() as u64);
                         return Ok(Some(message));
                     }
                 }

@@ -83,10 +83,6 @@ impl Handle {
         Self { events, next: Arc::new(AtomicU64::new(1)) }
     }
 
-    pub(crate) fn events(&self) -> &mpsc::Sender<Event> {
-        &self.events
-    }
-
     /// Asks and waits for the answer. If the caller stops waiting, the core is told.
     async fn ask(&self, event: impl FnOnce(RequestId, oneshot::Sender<ClientAnswer>) -> Event) -> Result<ClientAnswer, Refusal> {
         let id = RequestId(self.next.fetch_add(1, Ordering::Relaxed));

@@ -32,6 +32,16 @@ pub(crate) struct Service {
     pub(crate) parameters: &'static str,
 }
 
+/// Counts what clients send, by the bytes of what they sealed or signed.
+fn received(bytes: &[u8]) {
+    metrics::counter!("veilmatch_client_received_bytes_total").increment(bytes.len() as u64);
+}
+
+/// Counts what clients get.
+fn sent(bytes: usize) {
+    metrics::counter!("veilmatch_client_sent_bytes_total").increment(bytes as u64);
+}
+
 fn refused(refusal: Refusal) -> Status {
     status(&refusal)
 }
@@ -63,6 +73,7 @@ impl Service {
 
     /// Checks a sealed template's form, purpose and signer before it costs anybody anything.
     fn check_sealed(&self, caller: &Name, bytes: &[u8], enrol: Option<&CollectionId>) -> Result<(), Refusal> {
+        received(bytes);
         let sealed = SealedTemplate::from_bytes(bytes).map_err(|e| MatcherError::from(e).refusal())?;
         let associated = sealed.associated();
         let fits = match enrol {
@@ -87,11 +98,11 @@ impl Service {
         self.check_sealed(&caller, &sealed, None).map_err(refused)?;
         let sealed = sealed.to_vec();
         match self.core.request(ClientRequest::Ask { sealed }).await.map_err(refused)? {
-            ClientAnswer::Replies { replies: [k0, k1, k2] } => Ok(Response::new(v1::SealedAnswer {
-                reply_k0: k0.into(),
-                reply_k1: k1.into(),
-                reply_k2: k2.into(),
-            })),
+            ClientAnswer::Replies { replies: [k0, k1, k2] } => {
+                sent(k0.len() + k1.len() + k2.len());
+                let answer = v1::SealedAnswer { reply_k0: k0.into(), reply_k1: k1.into(), reply_k2: k2.into() };
+                Ok(Response::new(answer))
+            }
             _ => Err(odd()),
         }
     }
@@ -351,6 +362,7 @@ impl Rpc for Service {
     async fn erase(&self, request: Request<v1::EraseRequest>) -> Result<Response<v1::EraseResponse>, Status> {
         let caller = self.caller(&request)?;
         let signed = request.into_inner().signed_erasure.to_vec();
+        received(&signed);
         let erasure = SignedErasure::from_bytes(&signed).map_err(|e| refused(MatcherError::from(e).refusal()))?;
         self.register(|register| register.admits(&caller, &erasure.collection, Some(&erasure.client)))?;
         match self.core.request(ClientRequest::Erase { request: signed }).await.map_err(refused)? {
