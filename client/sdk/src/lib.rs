@@ -1,5 +1,61 @@
 //! The client: seals and signs on the capture device, asks, and reads the holders' sealed replies.
 //!
+//! # Over the network
+//!
+//! [`Veilmatch`] is a connection to a matcher, [`Collection`] one of its galleries. Both are handles: cheap to clone,
+//! shared between tasks. Embeddings are sealed here; what leaves is ciphertexts and signatures.
+//!
+//! ```no_run
+//! use std::path::Path;
+//! use veilmatch_domain::{ClientId, Embedding, SubjectId, Threshold};
+//! use veilmatch_sdk::{Ask, HolderCard, Options, SigningKeyFile, Veilmatch};
+//! use veilmatch_transport::{Endpoint, Identity, Security};
+//!
+//! # async fn example(face: Vec<f32>, people: Vec<(SubjectId, Embedding)>) -> Result<(), Box<dyn std::error::Error>> {
+//! let folder = Path::new("/etc/veilmatch");
+//! let identity = Identity::load(&folder.join("gate-7.crt"), &folder.join("gate-7.pem"), &folder.join("ca.crt"))?;
+//! let holders = HolderCard::load_three(["k0.card", "k1.card", "k2.card"].map(|name| folder.join(name)))?;
+//! let key = SigningKeyFile::load(&folder.join("gate-7.key"))?;
+//! let options = Options {
+//!     retries: 2,
+//!     ..Options::new(
+//!         Endpoint::parse("https://matcher.example.org:7400", false)?,
+//!         Security::Tls(identity),
+//!         holders,
+//!         ClientId::new("gate-7")?,
+//!         key.into_key(),
+//!     )
+//! };
+//! let veilmatch = Veilmatch::connect(options).await?;
+//! let staff = veilmatch.collection("staff")?;
+//!
+//! let face = Embedding::normalised(face)?;
+//! let threshold = Threshold::new(0.427)?;
+//! staff.enroll("alice", &face).await?;
+//! let enrolment = staff.enroll_many(people, |progress| eprintln!("{} done", progress.done)).await?;
+//! for (subject, refusal) in enrolment.refused() {
+//!     eprintln!("{subject}: {}", refusal.message);
+//! }
+//! let same = staff.verify("alice", &face, threshold).await?;
+//! let who = staff.identify(&face, Ask::Matches { max: 5 }, threshold).await?;
+//! let erased = staff.erase("alice").await?;
+//! # let _ = (same, who, erased.complete); Ok(()) }
+//! ```
+//!
+//! What is repeated after a failure, and what is not:
+//!
+//! | call | repeated | because |
+//! |---|---|---|
+//! | reading | after refusals that pass, and broken connections | nothing changes |
+//! | [`enroll`](Collection::enroll), [`enroll_many`](Collection::enroll_many) | the same, with the same bytes | a template that is stored is accepted again, by its digest |
+//! | [`erase`](Collection::erase) | the same, with the same bytes | so is a signed erasure |
+//! | [`verify`](Collection::verify), [`identify`](Collection::identify) | with a fresh probe, if nothing was sent or the refusal says that nothing was opened | a decision counts against budgets and lock-out |
+//!
+//! A sealed template is accepted as new for [`LIFETIME_SECONDS`]; one that got old without an answer is sealed again only
+//! after the matcher said that it does not have it.
+//!
+//! # Without a network
+//!
 //! A [`Client`] holds its own signing key and the holders' public keys. It sees its own embeddings and the decisions
 //! it asked for, nothing else. It does no IO: requests and answers are bytes, and the caller has the clock.
 //!
@@ -25,6 +81,34 @@
 //! ```
 
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![cfg_attr(
+    test,
+    allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test may fail loudly")
+)]
+
+mod attempts;
+mod bulk;
+mod clock;
+mod collection;
+mod connection;
+mod error;
+mod holder_card;
+mod sealed_item;
+mod signing_key_file;
+
+#[cfg(test)]
+mod tests;
+
+pub use bulk::{Enrolled, Enrolment, Interrupted, Progress};
+pub use clock::now;
+pub use collection::{Ask, Collection, Erased, Page};
+pub use connection::{Options, ServerInfo, Veilmatch};
+pub use error::Error;
+pub use holder_card::{CardError, HolderCard};
+pub use signing_key_file::{KeyFileError, SigningKeyFile, public_key_from_text, public_key_text};
+pub use veilmatch_wire::{CollectionInfo, TemplateInfo, TemplateState};
+
+use std::sync::Arc;
 
 use veilmatch_domain::{
     ClientId, CollectionId, Embedding, Explain, Outcome, Party, Purpose, Query, Status, SubjectId, Suspect,
@@ -33,7 +117,7 @@ use veilmatch_domain::{
 use veilmatch_glwe::{ClientAnswer, ClientRequest, Refusal, Verdict};
 use veilmatch_sealed::{
     Associated, ClientSigningKey, ClientVerifyingKey, HolderPublicKey, ReplyError, ReplyKeys, SealedError,
-    SignedErasure, combine_replies, open_reply, seal,
+    SealedTemplate, SignedErasure, combine_replies, open_reply, seal,
 };
 use veilmatch_secret::Entropy;
 
@@ -113,8 +197,8 @@ impl Explain for ClientError {
 pub struct Client {
     id: ClientId,
     version: TemplateVersion,
-    signer: ClientSigningKey,
-    holders: [HolderPublicKey; 3],
+    signer: Arc<ClientSigningKey>,
+    holders: Arc<[HolderPublicKey; 3]>,
     entropy: Box<dyn Entropy>,
 }
 
@@ -147,7 +231,19 @@ impl Client {
         mut entropy: Box<dyn Entropy>,
     ) -> Self {
         let signer = ClientSigningKey::random(entropy.as_mut());
-        Self { id, version, signer, holders, entropy }
+        Self::with_key(id, version, holders, signer, entropy)
+    }
+
+    /// The client with this signing key.
+    #[must_use]
+    pub fn with_key(
+        id: ClientId,
+        version: TemplateVersion,
+        holders: [HolderPublicKey; 3],
+        signer: ClientSigningKey,
+        entropy: Box<dyn Entropy>,
+    ) -> Self {
+        Self { id, version, signer: Arc::new(signer), holders: Arc::new(holders), entropy }
     }
 
     /// This client's id.
@@ -193,9 +289,18 @@ impl Client {
         embedding: &Embedding,
         now: Timestamp,
     ) -> Result<Vec<u8>, ClientError> {
+        Ok(self.seal_subject(collection, subject, embedding, now)?.to_bytes())
+    }
+
+    fn seal_subject(
+        &mut self,
+        collection: &CollectionId,
+        subject: SubjectId,
+        embedding: &Embedding,
+        now: Timestamp,
+    ) -> Result<SealedTemplate, ClientError> {
         let associated = self.associated(collection, Purpose::Enrol { subject }, embedding, now);
-        let (sealed, _) = seal(embedding, associated, &self.holders, &self.signer, self.entropy.as_mut())?;
-        Ok(sealed.to_bytes())
+        Ok(seal(embedding, associated, &self.holders, &self.signer, self.entropy.as_mut())?.0)
     }
 
     /// The request that enrols sealed templates. `more_follows` delays indexing until the last batch.
@@ -215,7 +320,7 @@ impl Client {
         }
     }
 
-    /// Seals a probe for one query.
+    /// Seals a probe for one query and wraps it in a request.
     ///
     /// # Errors
     /// [`ClientError::Sealed`] if the holders' keys are not three different keys.
@@ -226,20 +331,41 @@ impl Client {
         query: Query,
         now: Timestamp,
     ) -> Result<(Vec<u8>, PendingQuery), ClientError> {
+        let (sealed, pending) = self.seal_probe(collection, probe, query, now)?;
+        Ok((encode(&ClientRequest::Ask { sealed }), pending))
+    }
+
+    /// Seals a probe for one query.
+    ///
+    /// # Errors
+    /// [`ClientError::Sealed`] if the holders' keys are not three different keys.
+    pub fn seal_probe(
+        &mut self,
+        collection: &CollectionId,
+        probe: &Embedding,
+        query: Query,
+        now: Timestamp,
+    ) -> Result<(Vec<u8>, PendingQuery), ClientError> {
         let associated = self.associated(collection, Purpose::Probe(query.clone()), probe, now);
         let (sealed, keys) = seal(probe, associated, &self.holders, &self.signer, self.entropy.as_mut())?;
         let pending = PendingQuery { query, digest: sealed.digest(), keys };
-        Ok((encode(&ClientRequest::Ask { sealed: sealed.to_bytes() }), pending))
+        Ok((sealed.to_bytes(), pending))
     }
 
     /// The signed request that erases a subject.
     #[must_use]
     pub fn erase(&mut self, collection: &CollectionId, subject: SubjectId, now: Timestamp) -> Vec<u8> {
+        encode(&ClientRequest::Erase { request: self.sign_erasure(collection, subject, now) })
+    }
+
+    /// The signed erasure itself.
+    #[must_use]
+    pub fn sign_erasure(&mut self, collection: &CollectionId, subject: SubjectId, now: Timestamp) -> Vec<u8> {
         let mut nonce = [0u8; 16];
         self.entropy.fill_bytes(&mut nonce);
         let expires = Timestamp(now.0 + ERASURE_SECONDS);
         let signed = SignedErasure::sign(self.id.clone(), collection.clone(), subject, nonce, expires, &self.signer);
-        encode(&ClientRequest::Erase { request: signed.to_bytes() })
+        signed.to_bytes()
     }
 
     /// Reads the matcher's answer to an erasure: whether the group that held the subject is rebuilt already.
@@ -261,13 +387,22 @@ impl PendingQuery {
     /// [`ClientError`] if the query was refused, a reply does not open, or the replies differ; it names the party.
     pub fn read(self, answer: &[u8]) -> Result<Outcome, ClientError> {
         let ClientAnswer::Replies { replies: [a, b, c] } = decode(answer)? else { return Err(ClientError::Malformed) };
+        Ok(self.read_replies([&a, &b, &c])?)
+    }
+
+    /// Opens the three replies, in index order, and compares them. An empty one is missing.
+    ///
+    /// # Errors
+    /// [`ReplyError`] if a reply does not open or the replies differ; it names the party.
+    pub fn read_replies(self, replies: [&[u8]; 3]) -> Result<Outcome, ReplyError> {
+        let [a, b, c] = replies;
         let open = |holder: Party, reply: &[u8]| {
             if reply.is_empty() {
                 return Err(SealedError::MissingReply);
             }
             open_reply(self.keys.of(holder), &self.digest, holder, &self.query, reply)
         };
-        Ok(combine_replies([open(Party::K0, &a), open(Party::K1, &b), open(Party::K2, &c)])?)
+        combine_replies([open(Party::K0, a), open(Party::K1, b), open(Party::K2, c)])
     }
 }
 
