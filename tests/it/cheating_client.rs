@@ -348,7 +348,7 @@ fn strangers_and_wrong_names() {
     refuses_enrolment(&mut scene, template, "wrong-use");
     // A collection that exists: its template does not enter another one, nor does its request find anything there.
     let other = CollectionId::new("visitors").unwrap();
-    scene.cluster.create_collection(&other, &Policy::permissive(Dimension::new(D).unwrap()));
+    scene.cluster.create_collection(&other, &Policy::permissive(Dimension::new(D).unwrap())).unwrap();
     let template = forge(&scene, &|a| (a.collection, a.purpose) = (other.clone(), enrolling(&name)));
     refuses_enrolment(&mut scene, template, "wrong-use");
     let probe = forge(&scene, &|a| a.collection = other.clone());
@@ -426,7 +426,7 @@ fn what_policy_forbids() {
         assert_eq!(ask(&mut scene, sealed), None);
     }
     (policy.verify, policy.max_matches) = (false, 0);
-    scene.cluster.set_policy(&policy);
+    scene.cluster.set_policy(&policy).unwrap();
     for forbidden in [query(verify(), 0.4), query(Decision::Matches { max_matches: 1 }, 0.4)] {
         forger.purpose(Purpose::Probe(forbidden));
         let sealed = forger.seal(&vector);

@@ -305,11 +305,11 @@ fn the_opened_component_of_the_decision() {
                 let before = scene.before();
                 opening(&scene.wire, cheater, DECISION, to, |payload| payload[0] ^= 1);
                 let probe = scene.people[0].1.clone();
-                let sessions: Vec<_> = scene.cluster.holder(to).audit().entries().iter().map(|e| e.session).collect();
+                let sessions: Vec<_> = scene.cluster.log(to).iter().map(|e| e.session).collect();
                 let result = scene.cluster.ask(&probe, query(decision, 0.4));
                 scene.assert_refused(result, "opening-mismatch", Suspect::Holder(cheater));
                 // The opening was logged before it left; the deceived holder has no outcome of it, nor has the client.
-                let entries = scene.cluster.holder(to).audit().entries();
+                let entries = scene.cluster.log(to);
                 let of_session = entries.iter().filter(|e| !sessions.contains(&e.session));
                 assert!(!of_session.clone().any(|e| matches!(e.event, AuditEvent::Outcome(_))));
                 assert!(of_session.clone().any(|e| matches!(e.event, AuditEvent::Opening { .. })));

@@ -304,7 +304,7 @@ fn orders_that_must_not_be_built() {
     // Of another collection.
     let (subject, embedding) = puppet.scene.people[6].clone();
     let guests = CollectionId::new("guests").unwrap();
-    puppet.scene.cluster.create_collection(&guests, &Policy::permissive(Dimension::new(D).unwrap()));
+    puppet.scene.cluster.create_collection(&guests, &Policy::permissive(Dimension::new(D).unwrap())).unwrap();
     let now = puppet.scene.cluster.now;
     let foreign = puppet.scene.cluster.client.seal_template(&guests, subject.clone(), &embedding, now).unwrap();
     puppet.sealed.insert(subject.clone(), foreign);
@@ -481,7 +481,7 @@ fn holders_with_different_policies_open_nothing() {
     let probe = random_unit(D, &mut scene.rng);
     let mut strict = Policy::permissive(Dimension::new(D).unwrap());
     strict.lowest_threshold = Threshold::new(0.5).unwrap();
-    scene.cluster.set_policy(&strict);
+    scene.cluster.set_policy(&strict).unwrap();
     let refused = scene.cluster.ask(&probe, exists());
     scene.assert_refused(refused, "policy", Suspect::Client);
     assert_eq!(scene.cluster.ask(&probe, query(Decision::Exists, 0.6)), Ok(Outcome::Exists(false)));

@@ -15,7 +15,7 @@ use veilmatch_glwe::{
     BuildOrder, ClientAnswer, ClientRequest, FromHolder, GLWE_2048_V1, GroupSums, Layout, Member, PackedGroup,
     PartPayload, ProbeCiphertext, ToHolder, Verdict, build_session, query_session, sum_parts,
 };
-use veilmatch_holder::{AuditEvent, AuditLog, HolderError};
+use veilmatch_holder::{AuditEntry, AuditEvent, HolderError};
 use veilmatch_mpc::{Delivery, Frame, Links, PairwiseSeeds};
 use veilmatch_sdk::{ClientError, PendingQuery};
 use veilmatch_sealed::SealedTemplate;
@@ -147,9 +147,9 @@ pub(crate) struct Scene {
 }
 
 fn openings(cluster: &Cluster, party: Party) -> usize {
-    let entries = cluster.holder(party).audit().entries();
-    assert_eq!(AuditLog::first_break(entries), None);
-    entries.iter().filter(|e| !matches!(e.event, AuditEvent::NormCheck { .. })).count()
+    let entries = cluster.log(party);
+    assert_eq!(AuditEntry::first_break(entries), None);
+    entries.iter().filter(|e| matches!(e.event, AuditEvent::Opening { .. } | AuditEvent::Outcome(_))).count()
 }
 
 impl Scene {

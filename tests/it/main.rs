@@ -9,4 +9,6 @@ mod faults;
 mod flow;
 mod gallery;
 mod norm;
+mod restarts;
+mod rules;
 mod view;

@@ -3,7 +3,7 @@
 use clap::{Args, Parser, Subcommand};
 use std::ffi::OsString;
 use std::path::PathBuf;
-use veilmatch_domain::{Dimension, Threshold};
+use veilmatch_domain::{CollectionId, Dimension, Threshold};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -32,6 +32,22 @@ pairs.csv has the columns `fold,a,b,same` or `a,b,same`: rows of the embeddings,
 counted from 0, and 0/1/true/false. Without folds, ten are made: the i-th mated
 and the i-th non-mated pair, in file order, go to fold i modulo 10.";
 
+const UP_EXAMPLES: &str = "\
+Examples:
+  veilmatch up
+  veilmatch up --dir /tmp/vm --collection staff --dim 256
+  veilmatch up --dir /tmp/vm --base-port 9440 --json
+
+It runs until Ctrl-C or SIGTERM, and starts again what ends by itself. The
+folder's veilmatch.toml is a profile: export VEILMATCH_PROFILE=FOLDER/veilmatch.toml";
+
+const PKI_EXAMPLES: &str = "\
+Examples:
+  veilmatch pki init --dir ca
+  veilmatch pki issue --dir ca --for k0 --host k0.example.org --cert k0.crt --key k0.key
+  veilmatch pki issue --dir ca --for client:gate-7 --cert gate-7.crt --key gate-7.key
+  veilmatch pki issue --dir ca --for operator:ann --days 30 --cert ann.crt --key ann.key";
+
 /// Face matching in which probe and gallery stay encrypted.
 #[derive(Debug, Parser)]
 #[command(name = "veilmatch", version, after_help = EXIT_CODES)]
@@ -50,11 +66,113 @@ pub enum Command {
     /// bytes and nothing else.
     #[command(after_help = DEMO_EXAMPLES)]
     Demo(DemoArguments),
+    /// Start a whole deployment on this machine and keep it running: matcher and three key holders, mutual TLS
+    ///
+    /// The first start makes certificates, keys and configuration files in the folder, holds the key ceremony and
+    /// registers a client; later starts use what is there. For development and tests: all parties run under one user.
+    #[command(after_help = UP_EXAMPLES)]
+    Up(UpArguments),
+    /// Certificates of a deployment: an authority, and certificates for parties, clients and operators
+    Pki {
+        /// What to make.
+        #[command(subcommand)]
+        what: Pki,
+    },
+    /// Run one party of a deployment; `veilmatch up` starts these
+    #[command(hide = true)]
+    Serve(ServeArguments),
     /// Measure accuracy, encrypted beside plaintext
     Eval {
         /// On what.
         #[command(subcommand)]
         what: Evaluation,
+    },
+}
+
+/// Arguments of `up`.
+#[derive(Clone, Debug, Args)]
+pub struct UpArguments {
+    /// The deployment's folder; made if it is not there
+    #[arg(long, value_name = "FOLDER", default_value = "veilmatch-local")]
+    pub dir: PathBuf,
+    /// First of eight ports in a row on 127.0.0.1, for a new deployment
+    #[arg(long, value_name = "PORT", default_value_t = 7440, value_parser = clap::value_parser!(u16).range(1024..=65_000))]
+    pub base_port: u16,
+    /// Create this collection if it is not there, with the standard policy
+    #[arg(long, value_name = "NAME")]
+    pub collection: Option<CollectionId>,
+    /// Dimension of that collection, 16 to 1024
+    #[arg(long, value_name = "D", default_value = "512", value_parser = dimension, requires = "collection")]
+    pub dim: Dimension,
+    /// Write one JSON object to standard output once everything runs
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `serve`.
+#[derive(Clone, Debug, Args)]
+pub struct ServeArguments {
+    /// Which party
+    #[arg(value_enum)]
+    pub party: ServeParty,
+    /// Its configuration file
+    #[arg(long, value_name = "FILE.toml")]
+    pub config: PathBuf,
+}
+
+/// The parties that have a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum ServeParty {
+    /// Key holder 0.
+    K0,
+    /// Key holder 1.
+    K1,
+    /// Key holder 2.
+    K2,
+    /// The matcher.
+    Matcher,
+}
+
+/// What `pki` makes.
+#[derive(Debug, Subcommand)]
+pub enum Pki {
+    /// Make an authority: ca.crt and ca.key
+    #[command(after_help = PKI_EXAMPLES)]
+    Init {
+        /// Where
+        #[arg(long, value_name = "FOLDER", default_value = ".")]
+        dir: PathBuf,
+        /// Its name in the certificate
+        #[arg(long, value_name = "TEXT", default_value = "veilmatch authority")]
+        name: String,
+        /// Write one JSON object to standard output and nothing else
+        #[arg(long)]
+        json: bool,
+    },
+    /// Issue a certificate
+    #[command(after_help = PKI_EXAMPLES)]
+    Issue {
+        /// The folder of the authority
+        #[arg(long, value_name = "FOLDER", default_value = ".")]
+        dir: PathBuf,
+        /// For whom: k0, k1, k2, matcher, client:ID or operator:NAME
+        #[arg(long = "for", value_name = "WHO")]
+        subject: String,
+        /// Host name or address of a server; may be given several times
+        #[arg(long, value_name = "HOST")]
+        host: Vec<String>,
+        /// Days until it expires, 1 to 3650
+        #[arg(long, value_name = "N", default_value_t = 395, value_parser = clap::value_parser!(u32).range(1..=3650))]
+        days: u32,
+        /// The certificate to write
+        #[arg(long, value_name = "FILE.crt")]
+        cert: PathBuf,
+        /// The private key to write
+        #[arg(long, value_name = "FILE.key")]
+        key: PathBuf,
+        /// Write one JSON object to standard output and nothing else
+        #[arg(long)]
+        json: bool,
     },
 }
 

@@ -16,10 +16,15 @@ pub mod engine;
 pub mod exit;
 pub mod input;
 pub mod judge;
+pub mod local;
 pub mod npy;
+pub mod operator;
 pub mod pairs;
+pub mod pki;
 pub mod report;
+pub mod services;
 pub mod synthetic;
+pub mod up;
 pub mod verification;
 
 #[cfg(test)]
@@ -28,14 +33,18 @@ mod testing;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use arguments::{Command, Evaluation};
+use arguments::{Command, Evaluation, ServeParty};
 use engine::Found;
 use exit::{CliError, Verdict};
+use local::Role;
 use report::{Progress, Report};
+use veilmatch_domain::Party;
 
 /// Runs the command line and returns the exit code: 0 agrees, 1 a decision differs outside the band, 2 bad input,
 /// 3 the protocol stopped.
-pub fn run(arguments: impl IntoIterator<Item = OsString>, found: &Found<'_>) -> ExitCode {
+///
+/// `demo` makes the parties of the demonstration, `eval` those of evaluations.
+pub fn run(arguments: impl IntoIterator<Item = OsString>, demo: &Found<'_>, eval: &Found<'_>) -> ExitCode {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     let json = arguments::asks_for_json(&arguments);
     let parsed = match arguments::parse(&arguments) {
@@ -44,9 +53,20 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, found: &Found<'_>) -> 
     };
     let progress = Progress::on_stderr();
     let result = match &parsed.command {
-        Command::Demo(demo) => demo::run(demo, found, &progress).and_then(|r| finish(&r, json)),
+        Command::Demo(arguments) => demo::run(arguments, demo, &progress).and_then(|r| finish(&r, json)),
         Command::Eval { what: Evaluation::Pairs(pairs) } => {
-            pairs::run(pairs, found, &progress).and_then(|r| finish(&r, json))
+            pairs::run(pairs, eval, &progress).and_then(|r| finish(&r, json))
+        }
+        Command::Up(arguments) => up::run(arguments, json, &progress).map(|()| Verdict::Agrees),
+        Command::Pki { what } => pki::run(what, json).map(|()| Verdict::Agrees),
+        Command::Serve(arguments) => {
+            let role = match arguments.party {
+                ServeParty::K0 => Role::Holder(Party::K0),
+                ServeParty::K1 => Role::Holder(Party::K1),
+                ServeParty::K2 => Role::Holder(Party::K2),
+                ServeParty::Matcher => Role::Matcher,
+            };
+            local::serve(role, &arguments.config).map(|()| Verdict::Agrees)
         }
     };
     match result {

@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    veilmatch_cli::run(std::env::args_os(), &veilmatch_cli::encrypted::found)
+    veilmatch_cli::run(std::env::args_os(), &veilmatch_cli::services::found, &veilmatch_cli::encrypted::found)
 }

@@ -123,6 +123,8 @@ use veilmatch_secret::Entropy;
 
 /// How long a sealed template or signed request is accepted as new, in seconds.
 pub const LIFETIME_SECONDS: u64 = 300;
+/// How long an erasure stays acceptable, in seconds: a key holder that is down now must still accept it when it is back.
+pub const ERASURE_SECONDS: u64 = 30 * 86_400;
 
 /// Why a client has no answer.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -361,7 +363,7 @@ impl Client {
     pub fn sign_erasure(&mut self, collection: &CollectionId, subject: SubjectId, now: Timestamp) -> Vec<u8> {
         let mut nonce = [0u8; 16];
         self.entropy.fill_bytes(&mut nonce);
-        let expires = Timestamp(now.0 + LIFETIME_SECONDS);
+        let expires = Timestamp(now.0 + ERASURE_SECONDS);
         let signed = SignedErasure::sign(self.id.clone(), collection.clone(), subject, nonce, expires, &self.signer);
         signed.to_bytes()
     }

@@ -11,11 +11,15 @@ use veilmatch_domain::{
 };
 use veilmatch_gallery::{Description, Image, MemoryStorage};
 use veilmatch_glwe::{MAX_ADMISSION, Parameters, Verdict};
-use veilmatch_holder::{Holder, HolderError, Outbound, Reaction, Recipient, Sender};
+use veilmatch_holder::{
+    AuditEntry, ClientRecord, Holder, HolderCard, HolderError, HolderKeys, HolderSecretKey, Outbound, Reaction,
+    Recipient, RestoreError, Sender,
+};
 use veilmatch_matching::{Limits, Matcher, RequestId};
 use veilmatch_mpc::{Delivery, Network, Traffic};
 use veilmatch_sdk::{Client, ClientError};
-use veilmatch_secret::Entropy;
+use veilmatch_sealed::{ClientSigningKey, ClientVerifyingKey, SignedAdministration};
+use veilmatch_secret::{Entropy, Secret, os_entropy};
 
 /// Who is on the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -38,6 +42,9 @@ pub enum ClusterError {
     /// A holder could not begin a ceremony.
     #[error(transparent)]
     Holder(#[from] HolderError),
+    /// A holder could not be made again from what it stored.
+    #[error(transparent)]
+    Restore(#[from] RestoreError),
     /// The ceremony did not complete at all three holders.
     #[error("the key ceremony did not complete at all three key holders")]
     Ceremony,
@@ -49,20 +56,57 @@ pub enum ClusterError {
 /// Rewrites a delivery as a cheating party or a broken network would; `false` drops it.
 pub type Tamper = Box<dyn FnMut(&mut Delivery<Address>) -> bool + Send>;
 
+/// When a holder crashes on the way of one of its reactions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Crash {
+    /// Nothing of the reaction is stored or sent.
+    BeforeSaving,
+    /// The log is written, nothing else.
+    BeforeRecords,
+    /// Everything is stored, nothing is sent.
+    BeforeSending,
+    /// Everything is stored and sent; what it had in memory is gone.
+    AfterSending,
+}
+
+/// Decides at every reaction of a holder whether it crashes there; it then starts again at once.
+pub type Crashes = Box<dyn FnMut(Party, &Reaction) -> Option<Crash> + Send>;
+
+/// What a holder has on disk.
+struct Disk {
+    identity: Secret<[u8; 32]>,
+    kem: Secret<[u8; 32]>,
+    records: BTreeMap<Vec<u8>, Secret<Vec<u8>>>,
+    log: Vec<AuditEntry>,
+}
+
+impl Disk {
+    fn new(keys: &HolderKeys) -> Self {
+        let (identity, kem) = (keys.identity.secret_bytes(), keys.kem.secret_bytes());
+        Self { identity, kem, records: BTreeMap::new(), log: Vec::new() }
+    }
+}
+
 /// The parties and their network.
 pub struct Cluster {
     /// The network; tests inject faults here.
     pub network: Network<Address>,
     /// Rewrites deliveries, for tests of cheating parties.
     pub tamper: Option<Tamper>,
+    /// Crashes of holders, for tests.
+    pub crashes: Option<Crashes>,
     /// The time that all parties see.
     pub now: Timestamp,
     /// The client that asks.
     pub client: Client,
     /// Errors of holders since the last [`Cluster::take_failures`].
     failures: Vec<(Party, HolderError)>,
+    /// The first restart that failed.
+    broken: Option<ClusterError>,
     parameters: Parameters,
     holders: [Holder; 3],
+    disks: [Disk; 3],
+    cards: [HolderCard; 3],
     matcher: Matcher,
     collection: CollectionId,
     answers: BTreeMap<RequestId, Vec<u8>>,
@@ -104,33 +148,47 @@ impl Cluster {
         mut entropy: impl FnMut() -> Box<dyn Entropy>,
         tamper: Option<Tamper>,
     ) -> Result<Self, ClusterError> {
-        let mut holders = Party::ALL.map(|party| Holder::new(party, parameters, entropy()));
+        let (mut disks, mut holders) = (Vec::new(), Vec::new());
+        for party in Party::ALL {
+            let mut entropy = entropy();
+            let keys = HolderKeys::random(entropy.as_mut());
+            disks.push(Disk::new(&keys));
+            holders.push(Holder::new(party, parameters, keys, entropy));
+        }
+        let (Ok(holders), Ok(disks)) = (<[Holder; 3]>::try_from(holders), <[Disk; 3]>::try_from(disks)) else {
+            return Err(ClusterError::Ceremony);
+        };
         let cards = holders.each_ref().map(Holder::card);
         let keys = cards.each_ref().map(|card| card.encryption.clone());
         let client = Client::new(client, TemplateVersion(1), keys, entropy());
-        for holder in &mut holders {
-            holder.meet(cards.clone());
-            holder.register_client(client.id().clone(), client.verifying_key());
-            holder.set_policy(collection.clone(), policy.clone());
-        }
         // Maintenance waits for a quiet moment, which has no place in a run that is to be repeatable.
         let limits = Limits { maintenance: false, ..Limits::default() };
         let matcher = Matcher::new(parameters, limits, Image::default());
         let mut cluster = Self {
             network: Network::new(),
             tamper,
+            crashes: None,
             now: Timestamp(1_800_000_000),
             client,
             failures: Vec::new(),
+            broken: None,
             parameters,
             holders,
+            disks,
+            cards,
             matcher,
-            collection,
+            collection: collection.clone(),
             answers: BTreeMap::new(),
             next_request: 0,
             storage: MemoryStorage::default(),
         };
-        cluster.describe(&cluster.collection.clone(), &policy);
+        for party in Party::ALL {
+            let cards = cluster.cards.clone();
+            cluster.holder_mut(party).meet(cards);
+        }
+        let (id, key) = (cluster.client.id().clone(), cluster.client.verifying_key());
+        cluster.register_as(&id, &ClientRecord::with_all_roles(key));
+        cluster.create_collection(&collection, &policy)?;
         cluster.begin_epoch()?;
         Ok(cluster)
     }
@@ -268,8 +326,8 @@ impl Cluster {
     pub fn pass_deadlines(&mut self) {
         for party in Party::ALL {
             let open: Vec<_> = self.holder_mut(party).open_sessions().collect();
-            for session in open {
-                let reaction = self.holder_mut(party).expire(session);
+            for open in open {
+                let reaction = self.holder_mut(party).expire(open.session);
                 self.take(party, reaction);
             }
         }
@@ -310,16 +368,114 @@ impl Cluster {
         }
     }
 
+    /// Does what a holder's driver does: log, save, send, compute. A crash in between is followed by a restart.
     fn take(&mut self, party: Party, reaction: Reaction) {
-        if let Some(error) = reaction.failure {
-            self.failures.push((party, error));
+        let crash = self.crashes.as_mut().and_then(|crashes| crashes(party, &reaction));
+        let Reaction { save, log, send, work, failure } = reaction;
+        if crash != Some(Crash::BeforeSaving) {
+            let disk = self.disk_mut(party);
+            disk.log.extend(log);
+            if crash != Some(Crash::BeforeRecords) {
+                for record in save {
+                    match record.value {
+                        Some(value) => disk.records.insert(record.key, value),
+                        None => disk.records.remove(&record.key),
+                    };
+                }
+            }
         }
-        for Outbound { to, bytes } in reaction.send {
-            let to = match to {
-                Recipient::Matcher => Address::Matcher,
-                Recipient::Peer(peer) => Address::Holder(peer),
-            };
-            self.network.send(Address::Holder(party), to, bytes);
+        if matches!(crash, None | Some(Crash::AfterSending)) {
+            if let Some(error) = failure {
+                self.failures.push((party, error));
+            }
+            for Outbound { to, bytes } in send {
+                let to = match to {
+                    Recipient::Matcher => Address::Matcher,
+                    Recipient::Peer(peer) => Address::Holder(peer),
+                };
+                self.network.send(Address::Holder(party), to, bytes);
+            }
+        }
+        if crash.is_some() {
+            if let Err(error) = self.restart(party) {
+                self.broken.get_or_insert(error);
+            }
+            return;
+        }
+        for work in work {
+            let now = self.now;
+            let reaction = self.holder_mut(party).finish(work.run(), now);
+            self.take(party, reaction);
+        }
+    }
+
+    /// Pins whom the holders obey; lasts until a restart.
+    pub fn set_administrators(&mut self, administrators: &[ClientVerifyingKey]) {
+        for party in Party::ALL {
+            self.holder_mut(party).set_administrators(administrators.to_vec());
+        }
+    }
+
+    /// Hands an administrator's request to a holder, and runs the parties.
+    ///
+    /// # Errors
+    /// [`HolderError`] if the holder refuses it.
+    pub fn administer(&mut self, party: Party, request: &SignedAdministration) -> Result<(), HolderError> {
+        let now = self.now;
+        let reaction = self.holder_mut(party).administer(&request.to_bytes(), now)?;
+        self.take(party, reaction);
+        self.run();
+        Ok(())
+    }
+
+    /// Tells a holder that its connection to a peer is lost, and runs the parties.
+    pub fn lose_peer(&mut self, party: Party, peer: Party) {
+        let now = self.now;
+        let reaction = self.holder_mut(party).peer_lost(peer, now);
+        self.take(party, reaction);
+        self.run();
+    }
+
+    /// Makes a holder again from what it stored.
+    ///
+    /// # Errors
+    /// [`ClusterError::Restore`] if its records or its log are damaged.
+    pub fn restart(&mut self, party: Party) -> Result<(), ClusterError> {
+        let (parameters, cards) = (self.parameters, self.cards.clone());
+        let disk = self.disk_mut(party);
+        let damaged = |_| RestoreError::Malformed { kind: "key file" };
+        let identity = ClientSigningKey::from_bytes(disk.identity.expose());
+        let kem = HolderSecretKey::from_bytes(disk.kem.expose()).map_err(damaged)?;
+        let records: Vec<_> = disk.records.iter().map(|(key, value)| (key.clone(), value.duplicate())).collect();
+        let log = |from: u64| disk.log.iter().skip(from as usize).cloned();
+        let mut holder = Holder::restore(party, parameters, HolderKeys { identity, kem }, os_entropy(), records, log)?;
+        holder.meet(cards);
+        *self.holder_mut(party) = holder;
+        Ok(())
+    }
+
+    /// The first restart that failed, if one has.
+    pub fn take_broken(&mut self) -> Option<ClusterError> {
+        self.broken.take()
+    }
+
+    fn disk_mut(&mut self, party: Party) -> &mut Disk {
+        let [k0, k1, k2] = &mut self.disks;
+        match party {
+            Party::K0 => k0,
+            Party::K1 => k1,
+            Party::K2 => k2,
+        }
+    }
+
+    /// A holder's audit log, oldest entry first.
+    #[must_use]
+    pub fn log(&self, party: Party) -> &[AuditEntry] {
+        let [k0, k1, k2] = &self.disks;
+        match party {
+            Party::K0 => &k0.log,
+            Party::K1 => &k1.log,
+            Party::K2 => &k2.log,
         }
     }
 
@@ -373,26 +529,44 @@ impl Cluster {
         }
     }
 
-    /// Registers a further client's key with all holders.
+    /// Registers a further client, which may do everything, with all holders.
     pub fn register(&mut self, client: &Client) {
-        for holder in &mut self.holders {
-            holder.register_client(client.id().clone(), client.verifying_key());
+        self.register_as(client.id(), &ClientRecord::with_all_roles(client.verifying_key()));
+    }
+
+    /// Registers a client or changes what it may do at all holders.
+    pub fn register_as(&mut self, client: &ClientId, record: &ClientRecord) {
+        for party in Party::ALL {
+            let reaction = self.holder_mut(party).register_client(client.clone(), record.clone());
+            self.take(party, reaction);
         }
     }
 
     /// Creates a further collection at all holders and at the matcher.
-    pub fn create_collection(&mut self, collection: &CollectionId, policy: &Policy) {
-        for holder in &mut self.holders {
-            holder.set_policy(collection.clone(), policy.clone());
-        }
+    ///
+    /// # Errors
+    /// [`ClusterError::Holder`] if the policy contradicts itself.
+    pub fn create_collection(&mut self, collection: &CollectionId, policy: &Policy) -> Result<(), ClusterError> {
+        self.set_policy_of(collection, policy)?;
         self.describe(collection, policy);
+        Ok(())
     }
 
     /// Changes the collection's policy at all holders.
-    pub fn set_policy(&mut self, policy: &Policy) {
-        for holder in &mut self.holders {
-            holder.set_policy(self.collection.clone(), policy.clone());
+    ///
+    /// # Errors
+    /// [`ClusterError::Holder`] if the policy contradicts itself.
+    pub fn set_policy(&mut self, policy: &Policy) -> Result<(), ClusterError> {
+        let collection = self.collection.clone();
+        self.set_policy_of(&collection, policy)
+    }
+
+    fn set_policy_of(&mut self, collection: &CollectionId, policy: &Policy) -> Result<(), ClusterError> {
+        for party in Party::ALL {
+            let reaction = self.holder_mut(party).set_policy(collection.clone(), policy.clone())?;
+            self.take(party, reaction);
         }
+        Ok(())
     }
 
     /// The matcher, to look at.

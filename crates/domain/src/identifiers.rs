@@ -117,6 +117,7 @@ macro_rules! name {
 
 name!(/** A person in a collection. */ SubjectId, "subject id");
 name!(/** A gallery: one dimension, one model, one policy. */ CollectionId, "collection id");
+name!(/** A named, versioned parameter set of the scheme. */ ParameterSetId, "parameter set");
 name!(/** A capture device or relying party with a signing key. */ ClientId, "client id");
 
 macro_rules! number {

@@ -12,13 +12,15 @@ mod explain;
 mod identifiers;
 mod party;
 mod policy;
+mod roles;
 
 pub use decision::{Decision, MAX_MATCHES, Outcome, Purpose, Query, Threshold, ThresholdError};
 pub use embedding::{Dimension, Embedding, EmbeddingError, MAX_DIMENSION, MIN_DIMENSION, UNIT_TOLERANCE};
 pub use explain::{Explain, Status};
 pub use identifiers::{
-    ClientId, CollectionId, Epoch, GroupId, IdentifierError, MAX_IDENTIFIER, Revision, SessionId, SubjectId,
-    TemplateDigest, TemplateVersion, Timestamp,
+    ClientId, CollectionId, Epoch, GroupId, IdentifierError, MAX_IDENTIFIER, ParameterSetId, Revision, SessionId,
+    SubjectId, TemplateDigest, TemplateVersion, Timestamp,
 };
 pub use party::{Part, Party, Suspect};
-pub use policy::{Policy, PolicyError};
+pub use policy::{Budgets, CollectionDescription, LockOut, MAX_WINDOW_SECONDS, Policy, PolicyError};
+pub use roles::{MAX_CLIENT_COLLECTIONS, Role, Roles};

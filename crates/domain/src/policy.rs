@@ -2,7 +2,45 @@
 
 use borsh::{BorshDeserialize, BorshSerialize};
 
-use crate::{Decision, Dimension, Explain, MAX_MATCHES, Query, Status, Threshold};
+use crate::{Decision, Dimension, Explain, MAX_MATCHES, ParameterSetId, Query, Status, Threshold};
+
+/// Longest window of [`Budgets`]: 31 days.
+pub const MAX_WINDOW_SECONDS: u32 = 31 * 86_400;
+
+/// How many decisions may be opened in one window of time. Windows are fixed: they begin at multiples of their length since
+/// the Unix epoch. Every limit of 0 means no limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Budgets {
+    /// Length of a window in seconds, at most [`MAX_WINDOW_SECONDS`]; another length starts the counts again.
+    pub window_seconds: u32,
+    /// Decisions that one client may have opened.
+    pub per_client: u32,
+    /// `verify` decisions about one subject, whoever asks.
+    pub per_subject: u32,
+    /// Decisions in the whole collection.
+    pub total: u32,
+}
+
+/// Lock-out after failed verifications of one subject in a row (NIST SP 800-63B, 5.2.2: throttling). A decision that was
+/// opened and has no outcome counts as failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct LockOut {
+    /// Failures in a row after which the next attempt has to wait; 0 turns lock-out off.
+    pub failures: u16,
+    /// How long, in seconds; every further failure doubles it.
+    pub delay_seconds: u32,
+    /// Failures in a row after which the subject is locked until an administrator unlocks it, or it is erased; 0 for never.
+    pub disable_after: u16,
+}
+
+/// What a collection is made of; the matcher plans its index by it.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct CollectionDescription {
+    /// The scheme's parameter set.
+    pub parameters: ParameterSetId,
+    /// Most templates in one packed group; 0 leaves it to the planner.
+    pub group_capacity: u32,
+}
 
 /// The rules of one collection.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
@@ -21,6 +59,10 @@ pub struct Policy {
     pub max_matches: u16,
     /// Whether `best` may be asked.
     pub best: bool,
+    /// How many decisions may be opened.
+    pub budgets: Budgets,
+    /// When a subject is locked.
+    pub lock_out: LockOut,
 }
 
 /// Why a policy refuses a query.
@@ -51,22 +93,80 @@ pub enum PolicyError {
         /// The policy's cap.
         allowed: u16,
     },
+    /// The policy contradicts itself.
+    #[error("the policy is not valid: {what}")]
+    Invalid {
+        /// What is wrong.
+        what: &'static str,
+    },
 }
 
 impl Explain for PolicyError {
     fn code(&self) -> &'static str {
-        "policy"
+        match self {
+            Self::Invalid { .. } => "bad-policy",
+            _ => "policy",
+        }
     }
     fn status(&self) -> Status {
-        Status::PermissionDenied
+        match self {
+            Self::Invalid { .. } => Status::InvalidArgument,
+            _ => Status::PermissionDenied,
+        }
     }
     fn advice(&self) -> &'static str {
-        "ask for what the collection's policy allows, or have all three key holders change it"
+        match self {
+            Self::Invalid { .. } => "correct the policy and send it to all three key holders again",
+            _ => "ask for what the collection's policy allows, or have all three key holders change it",
+        }
     }
 }
 
 impl Policy {
-    /// A policy that allows every mode, thresholds 0 to 0.9 and up to [`MAX_MATCHES`] matches.
+    /// A policy for use: thresholds 0.3 to 0.7, all modes, at most 8 matches, and per day 10,000 decisions for a client and
+    /// 100 about a subject; after five failed verifications in a row 30 seconds, doubling, and after 50 locked.
+    ///
+    /// # Panics
+    /// Never: the thresholds are inside their range.
+    #[must_use]
+    pub fn standard(dimension: Dimension) -> Policy {
+        let (Ok(lowest_threshold), Ok(highest_threshold)) = (Threshold::new(0.3), Threshold::new(0.7)) else {
+            unreachable!("0.3 and 0.7 are valid thresholds")
+        };
+        Policy {
+            lowest_threshold,
+            highest_threshold,
+            max_matches: 8,
+            budgets: Budgets { window_seconds: 86_400, per_client: 10_000, per_subject: 100, total: 0 },
+            lock_out: LockOut { failures: 5, delay_seconds: 30, disable_after: 50 },
+            ..Policy::permissive(dimension)
+        }
+    }
+
+    /// Whether the rules fit together.
+    ///
+    /// # Errors
+    /// [`PolicyError::Invalid`] naming the first that does not.
+    pub fn validate(&self) -> Result<(), PolicyError> {
+        let Budgets { window_seconds, per_client, per_subject, total } = self.budgets;
+        let limited = per_client > 0 || per_subject > 0 || total > 0;
+        let LockOut { failures, delay_seconds, disable_after } = self.lock_out;
+        let rules = [
+            (self.lowest_threshold <= self.highest_threshold, "the lowest threshold is above the highest"),
+            (self.max_matches <= MAX_MATCHES, "max_matches is above what a decision can open"),
+            (!limited || window_seconds > 0, "budgets need a window"),
+            (window_seconds <= MAX_WINDOW_SECONDS, "the window is longer than 31 days"),
+            (failures == 0 || delay_seconds > 0, "lock-out needs a delay"),
+            (disable_after == 0 || disable_after >= failures, "a subject is disabled before it is delayed"),
+            (disable_after == 0 || failures > 0, "lock-out is off, yet subjects are disabled"),
+        ];
+        match rules.into_iter().find(|(holds, _)| !holds) {
+            Some((_, what)) => Err(PolicyError::Invalid { what }),
+            None => Ok(()),
+        }
+    }
+
+    /// A policy that allows every mode, thresholds 0 to 0.9 and up to [`MAX_MATCHES`] matches, without budgets or lock-out.
     ///
     /// # Panics
     /// Never: the thresholds are inside their range.
@@ -83,6 +183,8 @@ impl Policy {
             exists: true,
             max_matches: MAX_MATCHES,
             best: true,
+            budgets: Budgets { window_seconds: 0, per_client: 0, per_subject: 0, total: 0 },
+            lock_out: LockOut { failures: 0, delay_seconds: 0, disable_after: 0 },
         }
     }
 
@@ -131,6 +233,20 @@ mod tests {
             let asked = query(Decision::Matches { max_matches: cap }, 0.4);
             assert!(matches!(policy.permits(&asked), Err(PolicyError::MaxMatches { .. })));
         }
+        let dimension = policy.dimension;
+        assert_eq!((policy.validate(), Policy::standard(dimension).validate()), (Ok(()), Ok(())));
+        let invalid = |change: &dyn Fn(&mut Policy)| {
+            let mut policy = Policy::standard(dimension);
+            change(&mut policy);
+            assert!(matches!(policy.validate(), Err(PolicyError::Invalid { .. })), "{policy:?}");
+        };
+        invalid(&|p| p.budgets.window_seconds = 0);
+        invalid(&|p| p.budgets.window_seconds = MAX_WINDOW_SECONDS + 1);
+        invalid(&|p| p.lock_out.delay_seconds = 0);
+        invalid(&|p| p.lock_out.disable_after = 4);
+        invalid(&|p| p.lock_out.failures = 0);
+        invalid(&|p| p.max_matches = MAX_MATCHES + 1);
+        invalid(&|p| p.lowest_threshold = Threshold::new(0.8).unwrap());
         policy.exists = false;
         assert!(matches!(policy.permits(&query(Decision::Exists, 0.4)), Err(PolicyError::Mode { mode: "exists" })));
     }

@@ -5,7 +5,7 @@
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use veilmatch_domain::{
-    CollectionId, Epoch, Explain, GroupId, Part, Revision, SessionId, Status, Suspect, TemplateDigest,
+    CollectionId, Epoch, Explain, GroupId, Part, Party, Revision, SessionId, Status, Suspect, TemplateDigest,
 };
 use veilmatch_secret::{Digest, Label};
 
@@ -230,6 +230,13 @@ pub enum FromHolder {
         session: Option<SessionId>,
         /// Why.
         refusal: Refusal,
+    },
+    /// Where the holder stands: said when the matcher connects, and when a ceremony is complete at this holder.
+    Status {
+        /// Who says so.
+        party: Party,
+        /// Its current key epoch.
+        epoch: Option<Epoch>,
     },
 }
 

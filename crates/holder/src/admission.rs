@@ -4,24 +4,35 @@
 //! one bit is opened, "fits" or "does not fit", to the holders. Nothing is remembered before the matcher commits, and
 //! it commits only if all three holders accept.
 
-use veilmatch_domain::{CollectionId, Part, Purpose, SessionId, SubjectId, Suspect, TemplateDigest, Timestamp};
+use borsh::{BorshDeserialize, BorshSerialize};
+use rayon::prelude::*;
+use std::io;
+
+use veilmatch_domain::{CollectionId, Epoch, Purpose, Role, SessionId, SubjectId, Suspect, TemplateDigest, Timestamp};
 use veilmatch_glwe::{FromHolder, MAX_ADMISSION, Verdict};
-use veilmatch_mpc::{NormBounds, norm_circuit, norm_inputs, read_norm};
+use veilmatch_mpc::{Inbox, NormBounds, norm_circuit, norm_inputs, read_norm};
 use veilmatch_sealed::{COORDINATE_SCALE, SealedTemplate};
 use veilmatch_secret::{Digest, Label, Seed};
 
 use crate::audit::AuditEvent;
 use crate::handshake::{Agreed, Handshake, SharedParts};
+use crate::record::{Key, Record, Signer};
+use crate::registry::check_dimension;
 use crate::run::{Run, Running};
 use crate::state::{Channel, State};
-use crate::unseal::{OpenedTemplate, unseal};
+use crate::unseal::OpenedTemplate;
+use crate::work::{Done, ReadTemplate};
 use crate::{HolderError, error::Speaker};
 
 const VERDICTS: u32 = 2;
 const MERGED: u32 = 3;
+/// Longest lifetime of an enrolment or a probe, in seconds: so long its nonce is remembered.
+pub(crate) const REQUEST_SECONDS: u64 = 3600;
 /// First step of the norm check, in admissions and queries.
 pub(crate) const NORM: u32 = 16;
 
+/// A template that will be admitted.
+#[derive(BorshSerialize, BorshDeserialize)]
 struct Candidate {
     subject: SubjectId,
     digest: TemplateDigest,
@@ -38,6 +49,8 @@ struct Item {
 }
 
 enum Phase {
+    /// The templates are being read.
+    Computing(u64),
     Handshake(Handshake),
     Verdicts(Box<Agreed>),
     /// The votes are counted; the holders compare the result, or one that votes differently towards its two peers
@@ -53,6 +66,7 @@ enum Phase {
 /// The session.
 pub(crate) struct Admission {
     pub(crate) channel: Channel,
+    attempt: u64,
     collection: CollectionId,
     items: Vec<Item>,
     phase: Phase,
@@ -61,79 +75,97 @@ pub(crate) struct Admission {
 impl Admission {
     pub(crate) fn start(
         state: &mut State,
-        mut channel: Channel,
+        channel: Channel,
+        attempt: u64,
         collection: CollectionId,
-        templates: &[Vec<u8>],
+        templates: Vec<Vec<u8>>,
     ) -> Result<Self, HolderError> {
         if templates.is_empty() || templates.len() > MAX_ADMISSION {
             return Err(HolderError::BatchSize { found: templates.len(), allowed: MAX_ADMISSION });
         }
-        state.registry.collection(&collection)?;
+        let dimension = state.registry.dimension(&collection)?;
         let session = channel.session;
-        let readers = state.readers()?;
+        let reader = state.template_reader()?;
+        let wanted = collection.clone();
         // Opening is the slow part and independent per template.
-        use rayon::prelude::*;
-        let (registry, now, party, kem) = (&state.registry, state.now, state.party, &state.kem);
-        let mut items: Vec<Item> = templates
-            .par_iter()
-            .map(|bytes| {
-                let read = || -> Result<(Candidate, OpenedTemplate), HolderError> {
-                    let sealed = SealedTemplate::from_bytes(bytes)?;
-                    let associated = sealed.associated();
-                    let Purpose::Enrol { subject } = &associated.purpose else {
-                        return Err(HolderError::WrongUse { what: "purpose" });
-                    };
-                    if associated.collection != collection {
-                        return Err(HolderError::WrongUse { what: "collection" });
-                    }
-                    registry.check_sealed(&sealed)?;
-                    registry.check_fresh(&associated.client, &associated.nonce, associated.expires, now)?;
-                    let digest = sealed.digest();
-                    if registry.collection(&collection)?.is_tombstoned(&digest) {
-                        return Err(HolderError::Replayed);
-                    }
-                    let candidate = Candidate {
-                        subject: subject.clone(),
-                        digest,
-                        client: associated.client.clone(),
-                        nonce: associated.nonce,
-                        expires: associated.expires,
-                    };
-                    Ok((candidate, unseal(party, kem, readers, &sealed)?))
-                };
-                match read() {
-                    Ok((candidate, opened)) => {
-                        Item { verdict: Ok(()), candidate: Some(candidate), opened: Some(opened) }
-                    }
-                    Err(error) => Item { verdict: Err(error), candidate: None, opened: None },
+        let ticket = state.hand_out(session, move || {
+            let read = |bytes: &Vec<u8>| {
+                let sealed = SealedTemplate::from_bytes(bytes)?;
+                let associated = sealed.associated();
+                if !matches!(associated.purpose, Purpose::Enrol { .. }) {
+                    return Err(HolderError::WrongUse { what: "purpose" });
                 }
-            })
-            .collect();
-        let record = state.registry.collection_mut(&collection)?;
-        for item in &mut items {
-            if let Some(candidate) = &item.candidate {
-                item.verdict = record.reserve(&candidate.subject, session);
-            }
+                if associated.collection != wanted {
+                    return Err(HolderError::WrongUse { what: "collection" });
+                }
+                check_dimension(associated.dimension, dimension)?;
+                reader.read(&sealed, &session)
+            };
+            let label = Label::new("veilmatch/admission/request").bytes(wanted.as_str().as_bytes());
+            let request = templates.iter().fold(label, |l, t| l.bytes(t)).digest();
+            Done::Templates(templates.par_iter().map(read).collect(), request)
+        });
+        Ok(Self { channel, attempt, collection, items: Vec::new(), phase: Phase::Computing(ticket) })
+    }
+
+    /// The ticket of the work that is out.
+    pub(crate) fn computing(&self) -> Option<u64> {
+        if let Phase::Computing(ticket) = self.phase { Some(ticket) } else { None }
+    }
+
+    /// The templates are read: reserve their subjects and begin the handshake.
+    pub(crate) fn worked(&mut self, state: &mut State, done: Done) -> Result<(), HolderError> {
+        let session = self.channel.session;
+        let Done::Templates(templates, request) = done else { return Err(HolderError::OutOfTurn(session)) };
+        let mut shared = SharedParts { with_next: Vec::new(), with_previous: Vec::new() };
+        for read in templates {
+            let none = [Digest([0; 32]); 2];
+            let (item, [own, next]) = match read.and_then(|read| self.take(state, read)) {
+                Ok((candidate, read)) => {
+                    (Item { verdict: Ok(()), candidate: Some(candidate), opened: Some(read.opened) }, read.parts)
+                }
+                Err(error) => (Item { verdict: Err(error), candidate: None, opened: None }, none),
+            };
+            shared.with_previous.push(own);
+            shared.with_next.push(next);
+            self.items.push(item);
         }
-        let request = templates
-            .iter()
-            .fold(Label::new("veilmatch/admission/request").bytes(collection.as_str().as_bytes()), |l, t| l.bytes(t))
-            .digest();
-        let digests = |part: Part| -> Vec<Digest> {
-            items.iter().map(|item| shared_digest(item, part, &session).unwrap_or(Digest([0; 32]))).collect()
-        };
-        let [own, next] = state.party.parts();
-        let parts = SharedParts { with_next: digests(next), with_previous: digests(own) };
         let mut contribution = [0u8; 32];
         state.entropy.fill_bytes(&mut contribution);
         let private = Seed::random(state.entropy.as_mut());
-        let handshake = Handshake::start(state, &mut channel, request, contribution, private, parts)?;
-        Ok(Self { channel, collection, items, phase: Phase::Handshake(handshake) })
+        let handshake = Handshake::start(state, &mut self.channel, request, contribution, private, shared)?;
+        self.phase = Phase::Handshake(handshake);
+        Ok(())
+    }
+
+    /// Checks one template against the registry as it is now and reserves its subject.
+    fn take(&self, state: &mut State, read: ReadTemplate) -> Result<(Candidate, ReadTemplate), HolderError> {
+        let associated = &read.associated;
+        let Purpose::Enrol { subject } = &associated.purpose else {
+            return Err(HolderError::WrongUse { what: "purpose" });
+        };
+        state.registry.authorise(&associated.client, Role::Enroll, &self.collection)?;
+        let signer = Signer::Client(associated.client.clone());
+        state.registry.check_fresh(&signer, &associated.nonce, associated.expires, REQUEST_SECONDS, state.now)?;
+        let record = state.registry.collection_mut(&self.collection)?;
+        if record.is_tombstoned(&read.digest) {
+            return Err(HolderError::Replayed);
+        }
+        record.reserve(subject, self.channel.session)?;
+        let candidate = Candidate {
+            subject: subject.clone(),
+            digest: read.digest,
+            client: associated.client.clone(),
+            nonce: associated.nonce,
+            expires: associated.expires,
+        };
+        Ok((candidate, read))
     }
 
     pub(crate) fn advance(&mut self, state: &mut State) -> Result<(), HolderError> {
         loop {
             match &mut self.phase {
+                Phase::Computing(_) | Phase::AwaitingCommit => return Ok(()),
                 Phase::Handshake(handshake) => {
                     let Some(agreed) = handshake.advance(state, &mut self.channel)? else { return Ok(()) };
                     for (item, compared) in self.items.iter_mut().zip(handshake.compare_parts(state.party, &agreed)) {
@@ -198,8 +230,8 @@ impl Admission {
                 Phase::Norm { run, checked } => match run.advance(state, &mut self.channel)? {
                     Running::Waiting => return Ok(()),
                     Running::ReadyToOpen(_) => {
-                        let event = AuditEvent::NormCheck { templates: checked.len() as u32 };
-                        state.audit.append(state.now, self.channel.session, event);
+                        let event = AuditEvent::NormCheck { templates: checked.len() as u32, probe: None };
+                        state.log(self.channel.session, event);
                         run.open(state, &mut self.channel)?;
                     }
                     Running::Done(opened) => {
@@ -214,7 +246,6 @@ impl Admission {
                         self.report(state)?;
                     }
                 },
-                Phase::AwaitingCommit => return Ok(()),
             }
         }
     }
@@ -233,7 +264,29 @@ impl Admission {
             })
             .collect();
         self.phase = Phase::AwaitingCommit;
+        let accepted: Vec<&Candidate> =
+            self.items.iter().filter(|i| i.verdict.is_ok()).filter_map(|i| i.candidate.as_ref()).collect();
+        let prepared = (self.attempt, self.channel.epoch, &self.collection, accepted);
+        state.saves.push(Record::put(&Key::PreparedAdmission(self.channel.session), &prepared));
         state.tell_matcher(&FromHolder::Admitted { session: self.channel.session, verdicts })
+    }
+
+    /// The admission that a record holds, prepared as before; returns its attempt number too.
+    ///
+    /// # Errors
+    /// The record cannot be read.
+    pub(crate) fn restore(state: &mut State, session: SessionId, value: &[u8]) -> io::Result<(u64, Self)> {
+        let (attempt, epoch, collection, accepted): (u64, Epoch, CollectionId, Vec<Candidate>) =
+            borsh::from_slice(value)?;
+        let record = state.registry.entry(&collection);
+        for candidate in &accepted {
+            // Two sessions that both promised the same subject cannot be: the second was refused.
+            let _ = record.reserve(&candidate.subject, session);
+        }
+        let item = |candidate| Item { verdict: Ok(()), candidate: Some(candidate), opened: None };
+        let items = accepted.into_iter().map(item).collect();
+        let channel = Channel::new(session, epoch, Inbox::new(session));
+        Ok((attempt, Self { channel, attempt, collection, items, phase: Phase::AwaitingCommit }))
     }
 
     /// Remembers what was accepted. All three holders accepted the same templates, as their votes and the opening say.
@@ -242,12 +295,15 @@ impl Admission {
         if !matches!(self.phase, Phase::AwaitingCommit) {
             return Err(HolderError::OutOfTurn(session));
         }
+        let mut templates = 0;
         for item in self.items.drain(..) {
             if let (Ok(()), Some(c)) = (item.verdict, item.candidate) {
-                state.registry.use_nonce(&c.client, &c.nonce, c.expires, state.now);
-                state.registry.collection_mut(&self.collection)?.admit(c.subject, c.digest);
+                state.registry.use_nonce(Signer::Client(c.client), c.nonce, c.expires, state.now);
+                state.registry.collection_mut(&self.collection)?.admit(&self.collection, c.subject, c.digest);
+                templates += 1;
             }
         }
+        state.log(session, AuditEvent::Admitted { collection: self.collection.clone(), templates });
         self.release(state, session);
         state.tell_matcher(&FromHolder::Committed { session })
     }
@@ -265,14 +321,10 @@ impl Admission {
 
     pub(crate) fn late(&self, state: &State) -> Vec<Suspect> {
         match &self.phase {
+            Phase::Computing(_) => Vec::new(),
             Phase::Handshake(_) | Phase::Verdicts(_) | Phase::Merged(..) => self.channel.late(state.party),
             Phase::Norm { run, .. } => run.late(),
             Phase::AwaitingCommit => vec![Suspect::Matcher],
         }
     }
-}
-
-fn shared_digest(item: &Item, part: Part, session: &SessionId) -> Option<Digest> {
-    let (opened, candidate) = (item.opened.as_ref()?, item.candidate.as_ref()?);
-    opened.part_digest(part, session, &candidate.digest)
 }

@@ -11,20 +11,27 @@
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use rayon::prelude::*;
+use std::io;
+use std::sync::Arc;
 
-use veilmatch_domain::{Dimension, Part, Suspect};
-use veilmatch_glwe::{BuildOrder, FromHolder, Masks, PartPayload, body_digest, decode_polynomials, encode_polynomials};
+use veilmatch_domain::{CollectionId, Dimension, GroupId, SessionId, Suspect};
+use veilmatch_glwe::{
+    BuildOrder, FromHolder, MaskSeed, Masks, Member, PartPayload, body_digest, decode_polynomials, encode_polynomials,
+};
+use veilmatch_mpc::Inbox;
 use veilmatch_sealed::SealedTemplate;
 use veilmatch_secret::{Digest, Hasher, Label, Seed};
 
 use crate::HolderError;
 use crate::error::Speaker;
 use crate::handshake::{Handshake, SharedParts};
+use crate::record::{Key, Record};
 use crate::recrypt::{PartOfMember, gallery_part};
-use crate::registry::{RegisteredGroup, RegisteredMember};
+use crate::registry::{GroupMasks, RegisteredGroup, RegisteredMember, check_slots};
 use crate::scan_check::{CHECKS, coefficients, combine_bodies};
 use crate::state::{Channel, State};
-use crate::unseal::{OpenedTemplate, unseal};
+use crate::unseal::OpenedTemplate;
+use crate::work::{Done, ReadTemplate};
 
 const PARTS: u32 = 2;
 
@@ -37,9 +44,28 @@ struct PartNews {
     checks: PartPayload,
 }
 
+/// Members of an order, read.
+pub(crate) struct Members {
+    templates: Vec<ReadTemplate>,
+    /// Digest of everything in the order but the attempt.
+    content: Digest,
+}
+
+/// Both parts of the bodies and of their check vectors, as this holder computed them.
+pub(crate) struct Recrypted {
+    own_bodies: Vec<u8>,
+    with_next: Digest,
+    with_previous: Digest,
+    checks: [Vec<u32>; 2],
+    check_seed: Seed,
+    masks: Masks,
+}
+
 enum Phase {
+    /// The members are being read, or recrypted.
+    Computing(u64),
     Handshake(Box<Handshake>),
-    Parts { own_checks: Vec<Vec<u32>>, shared: [Digest; 2], own_bodies: Vec<u8>, check_seed: Seed, masks: Vec<u32> },
+    Parts(Box<Recrypted>),
     AwaitingCommit(Box<RegisteredGroup>),
     Finished,
 }
@@ -80,48 +106,66 @@ fn content(order: &BuildOrder) -> Digest {
 }
 
 impl Build {
-    pub(crate) fn start(state: &mut State, mut channel: Channel, mut order: BuildOrder) -> Result<Self, HolderError> {
+    pub(crate) fn start(state: &mut State, channel: Channel, mut order: BuildOrder) -> Result<Self, HolderError> {
         if state.current_epoch()? != order.epoch {
             return Err(HolderError::WrongEpoch(order.epoch));
         }
-        let sealed: Vec<SealedTemplate> =
-            order.members.par_iter().map(|m| SealedTemplate::from_bytes(&m.sealed)).collect::<Result<_, _>>()?;
-        let members = state.registry.check_order(&state.parameters, &order, &sealed)?;
-        let dimension = sealed.first().ok_or(HolderError::BadSlots)?.associated().dimension;
-        let readers = state.readers()?;
-        let (party, kem) = (state.party, &state.kem);
-        let opened: Vec<OpenedTemplate> =
-            sealed.par_iter().map(|s| unseal(party, kem, readers, s)).collect::<Result<_, _>>()?;
+        let dimension = state.registry.dimension(&order.collection)?;
+        check_slots(&state.parameters, &order)?;
+        let (session, reader) = (channel.session, state.template_reader()?);
+        // The sealed templates are large and only needed here.
+        let whole = BuildOrder { members: std::mem::take(&mut order.members), ..order.clone() };
+        order.members = whole.members.iter().map(|m| Member { slot: m.slot, sealed: Vec::new() }).collect();
+        let ticket = state.hand_out(session, move || {
+            let read = |member: &Member| reader.read(&SealedTemplate::from_bytes(&member.sealed)?, &session);
+            let templates = whole.members.par_iter().map(read).collect::<Result<_, _>>();
+            Done::Members(templates.map(|templates| Members { templates, content: content(&whole) }))
+        });
+        let phase = Phase::Computing(ticket);
+        Ok(Self { channel, order, dimension, members: Vec::new(), opened: Vec::new(), phase })
+    }
 
-        let content = content(&order);
+    /// The ticket of the work that is out.
+    pub(crate) fn computing(&self) -> Option<u64> {
+        if let Phase::Computing(ticket) = self.phase { Some(ticket) } else { None }
+    }
+
+    /// Takes what the work that was out came to.
+    pub(crate) fn worked(&mut self, state: &mut State, done: Done) -> Result<(), HolderError> {
+        match done {
+            Done::Members(read) => self.begin(state, read?),
+            Done::Recrypted(recrypted) => self.tell_parts(state, recrypted?),
+            _ => Err(HolderError::OutOfTurn(self.channel.session)),
+        }
+    }
+
+    /// Checks the order against the registry as it is now, takes the label and begins the handshake.
+    fn begin(&mut self, state: &mut State, Members { templates, content }: Members) -> Result<(), HolderError> {
+        let order = &self.order;
+        self.members = state.registry.check_order(order, &templates)?;
         let (group, revision) = (order.group, order.revision);
         let entropy = &mut state.entropy;
-        let record = state.registry.collection_mut(&order.collection)?.label(group, revision, content, || {
+        let record = state.registry.collection_mut(&order.collection)?;
+        let (contribution, private) = record.label(&order.collection, group, revision, content, || {
             let mut contribution = [0u8; 32];
             entropy.fill_bytes(&mut contribution);
             (contribution, Seed::random(entropy.as_mut()))
         })?;
-        let (contribution, private) = (record.contribution, record.private.duplicate());
 
-        let session = channel.session;
-        let shared = |part: Part| {
-            let mut hasher = Hasher::new("veilmatch/build/parts");
-            for (template, member) in opened.iter().zip(&members) {
-                if let Some(digest) = template.part_digest(part, &session, &member.digest) {
-                    hasher.field(&digest.0);
-                }
+        let mut shared = [Hasher::new("veilmatch/build/parts"), Hasher::new("veilmatch/build/parts")];
+        for template in &templates {
+            for (hasher, digest) in shared.iter_mut().zip(&template.parts) {
+                hasher.field(&digest.0);
             }
-            vec![hasher.finish()]
-        };
-        let [own, next] = party.parts();
-        let parts = SharedParts { with_next: shared(next), with_previous: shared(own) };
+        }
+        let [own, next] = shared.map(|hasher| vec![hasher.finish()]);
+        let parts = SharedParts { with_next: next, with_previous: own };
         let view = state.registry.collection(&order.collection)?.view_digest();
         let request = Label::new("veilmatch/build/request").bytes(&content.0).bytes(&view.0).digest();
-        let handshake = Handshake::start(state, &mut channel, request, contribution, private, parts)?;
-        for member in &mut order.members {
-            member.sealed = Vec::new(); // no longer needed, and large
-        }
-        Ok(Self { channel, order, dimension, members, opened, phase: Phase::Handshake(Box::new(handshake)) })
+        let handshake = Handshake::start(state, &mut self.channel, request, contribution, private, parts)?;
+        self.opened = templates.into_iter().map(|t| t.opened).collect();
+        self.phase = Phase::Handshake(Box::new(handshake));
+        Ok(())
     }
 
     pub(crate) fn advance(&mut self, state: &mut State) -> Result<(), HolderError> {
@@ -134,19 +178,18 @@ impl Build {
             let masks = agreed.masks(label.clone());
             let check_seed = agreed.check_seed(label);
             let (group, revision) = (self.order.group, self.order.revision);
-            state.registry.collection_mut(&self.order.collection)?.fix_masks(group, revision, masks)?;
-            let masks = masks.expand(&state.parameters, self.order.layout, self.dimension);
+            let record = state.registry.collection_mut(&self.order.collection)?;
+            record.fix_masks(&self.order.collection, group, revision, masks)?;
             self.recrypt(state, masks, check_seed)?;
         }
-        if let Phase::Parts { shared, .. } = &self.phase {
-            let shared = *shared;
+        if matches!(self.phase, Phase::Parts(_)) {
             let Some([next, previous]) = self.channel.take_both::<PartNews>(state.party, PARTS)? else { return Ok(()) };
+            let Phase::Parts(own) = std::mem::replace(&mut self.phase, Phase::Finished) else { return Ok(()) };
             let [own_part, next_part] = state.party.parts();
-            let [with_next, with_previous] = shared;
-            if next.shared_bodies != with_next {
+            if next.shared_bodies != own.with_next {
                 return Err(HolderError::BodiesDiffer { part: next_part });
             }
-            if previous.shared_bodies != with_previous {
+            if previous.shared_bodies != own.with_previous {
                 return Err(HolderError::BodiesDiffer { part: own_part });
             }
             let missing = state.party.missing_part();
@@ -159,13 +202,13 @@ impl Build {
             let blocks = self.order.layout.blocks(self.dimension);
             let third = decode_polynomials(&state.parameters, &bytes, CHECKS * blocks)
                 .map_err(|_| HolderError::Malformed { speaker: Speaker::Peer(state.party.next()) })?;
-            self.finish(state, &third)?;
+            self.prepare(state, *own, third)?;
         }
         Ok(())
     }
 
-    /// Computes both parts of the bodies, sends them to the matcher and their digests and check vectors to the peers.
-    fn recrypt(&mut self, state: &mut State, masks: Masks, check_seed: Seed) -> Result<(), HolderError> {
+    /// Hands out the computation of both parts of the bodies and their check vectors.
+    fn recrypt(&mut self, state: &mut State, masks: MaskSeed, check_seed: Seed) -> Result<(), HolderError> {
         let order = &self.order;
         let (parameters, layout, dimension) = (state.parameters, order.layout, self.dimension);
         let secrets: Vec<_> = (0..layout.rank())
@@ -176,75 +219,79 @@ impl Build {
             .iter()
             .map(|m| layout.place(&parameters, m.slot).ok_or(HolderError::BadSlots))
             .collect::<Result<_, _>>()?;
-        let rho: Vec<Vec<u32>> =
-            (0..CHECKS).map(|check| coefficients(&parameters, &check_seed, check, layout)).collect();
+        let keys = state.keys(order.epoch)?;
+        let (own_seed, next_seed) = (keys.seeds.own.duplicate(), keys.seeds.next.duplicate());
+        let (ring, [own, next], opened) =
+            (Arc::clone(&state.ring), state.party.parts(), std::mem::take(&mut self.opened));
+        let ticket = state.hand_out(self.channel.session, move || {
+            let masks = masks.expand(&parameters, layout, dimension);
+            let rho: Vec<Vec<u32>> =
+                (0..CHECKS).map(|check| coefficients(&parameters, &check_seed, check, layout)).collect();
+            let compute = |seed: &Seed, is_own: bool| {
+                let secret_parts: Vec<&[u32]> = secrets
+                    .iter()
+                    .map(|s| if is_own { s.own.expose().as_slice() } else { s.next.expose().as_slice() })
+                    .collect();
+                let members: Vec<PartOfMember<'_>> = opened
+                    .iter()
+                    .zip(&places)
+                    .map(|(o, &place)| PartOfMember {
+                        place,
+                        values: if is_own { o.own.expose() } else { o.next.expose() },
+                    })
+                    .collect();
+                let bodies = gallery_part(&parameters, &ring, layout, &masks, seed, &secret_parts, &members);
+                let checks: Vec<u32> = rho
+                    .iter()
+                    .flat_map(|rho| combine_bodies(&parameters, &ring, layout, dimension, rho, &bodies))
+                    .collect();
+                (encode_polynomials(&parameters, &bodies), checks)
+            };
+            let (own_bodies, own_checks) = compute(&own_seed, true);
+            let (next_bodies, next_checks) = compute(&next_seed, false);
+            Done::Recrypted(Ok(Box::new(Recrypted {
+                with_next: body_digest(next, &next_bodies),
+                with_previous: body_digest(own, &own_bodies),
+                own_bodies,
+                checks: [own_checks, next_checks],
+                check_seed,
+                masks,
+            })))
+        });
+        self.phase = Phase::Computing(ticket);
+        Ok(())
+    }
 
-        let [own, next] = state.party.parts();
-        let mut packed = Vec::new();
-        let mut checks = Vec::new();
-        for (part, choose) in [(own, 0usize), (next, 1)] {
-            let keys = state.keys(order.epoch)?;
-            let seed = keys.seed_of(state.party, part).ok_or(HolderError::NoKeys)?;
-            let secret_parts: Vec<&[u32]> = secrets
-                .iter()
-                .map(|s| if choose == 0 { s.own.expose().as_slice() } else { s.next.expose().as_slice() })
-                .collect();
-            let members: Vec<PartOfMember<'_>> = self
-                .opened
-                .iter()
-                .zip(&places)
-                .map(|(o, &place)| PartOfMember {
-                    place,
-                    values: if choose == 0 { o.own.expose() } else { o.next.expose() },
-                })
-                .collect();
-            let bodies = gallery_part(&parameters, &state.ring, layout, &masks, seed, &secret_parts, &members);
-            let vectors: Vec<u32> = rho
-                .iter()
-                .flat_map(|rho| combine_bodies(&parameters, &state.ring, layout, dimension, rho, &bodies))
-                .collect();
-            packed.push(encode_polynomials(&parameters, &bodies));
-            checks.push(vectors);
-        }
-        self.opened.clear();
-        let (Some(own_bodies), Some(next_bodies), Some(own_checks), Some(next_checks)) =
-            (packed.first(), packed.get(1), checks.first(), checks.get(1))
-        else {
-            return Err(HolderError::NoKeys);
-        };
-        let with_previous = body_digest(own, own_bodies);
-        let with_next = body_digest(next, next_bodies);
+    /// Tells the peers digests of the parts that they share, and check vectors.
+    fn tell_parts(&mut self, state: &mut State, recrypted: Box<Recrypted>) -> Result<(), HolderError> {
+        let [own, _] = state.party.parts();
+        let [own_checks, next_checks] = &recrypted.checks;
         // K_{i−1} lacks part i+1 and gets it whole; K_{i+1} lacks part i and gets its digest.
         let to_previous = PartNews {
-            shared_bodies: with_previous,
-            checks: PartPayload::Polynomials(encode_polynomials(&parameters, next_checks)),
+            shared_bodies: recrypted.with_previous,
+            checks: PartPayload::Polynomials(encode_polynomials(&state.parameters, next_checks)),
         };
         let to_next = PartNews {
-            shared_bodies: with_next,
-            checks: PartPayload::Digest(body_digest(own, &encode_polynomials(&parameters, own_checks))),
+            shared_bodies: recrypted.with_next,
+            checks: PartPayload::Digest(body_digest(own, &encode_polynomials(&state.parameters, own_checks))),
         };
         self.channel.send(state, PARTS, state.party.previous(), &to_previous)?;
         self.channel.send(state, PARTS, state.party.next(), &to_next)?;
-        let own_bodies = packed.into_iter().next().unwrap_or_default();
-        let shared = [with_next, with_previous];
-        self.phase = Phase::Parts { own_checks: checks, shared, own_bodies, check_seed, masks: masks.values };
+        self.phase = Phase::Parts(recrypted);
         Ok(())
     }
 
     /// Adds the third part of the check vectors and sends the bodies: the revision is then ready to be committed.
-    fn finish(&mut self, state: &mut State, third: &[u32]) -> Result<(), HolderError> {
-        let Phase::Parts { own_checks, shared: [with_next, _], own_bodies, check_seed, masks } =
-            std::mem::replace(&mut self.phase, Phase::Finished)
-        else {
-            return Ok(());
-        };
+    fn prepare(&mut self, state: &mut State, own: Recrypted, third: Vec<u32>) -> Result<(), HolderError> {
         let session = self.channel.session;
-        let [own, next] = state.party.parts();
-        for (part, payload) in [(own, PartPayload::Polynomials(own_bodies)), (next, PartPayload::Digest(with_next))] {
+        let [own_part, next_part] = state.party.parts();
+        for (part, payload) in
+            [(own_part, PartPayload::Polynomials(own.own_bodies)), (next_part, PartPayload::Digest(own.with_next))]
+        {
             state.tell_matcher(&FromHolder::GroupPart { session, part, payload })?;
         }
-        let mut sum = third.to_vec();
-        for part in &own_checks {
+        let mut sum = third;
+        for part in &own.checks {
             state.ring.add_assign(&mut sum, part);
         }
         let (first, second) = sum.split_at(sum.len() / 2);
@@ -253,13 +300,39 @@ impl Build {
             revision: self.order.revision,
             epoch: self.order.epoch,
             layout: self.order.layout,
+            dimension: self.dimension,
             members: std::mem::take(&mut self.members),
-            masks,
-            check_seed,
+            masks: GroupMasks::expanded(own.masks),
+            check_seed: own.check_seed,
             checks: [first.to_vec(), second.to_vec()],
         };
+        let prepared = (self.order.attempt, &self.order.collection, &self.order.replaces, &group);
+        state.saves.push(Record::put(&Key::PreparedBuild(session), &prepared));
         self.phase = Phase::AwaitingCommit(Box::new(group));
         Ok(())
+    }
+
+    /// The build that a record holds, prepared as before; returns its attempt number too.
+    ///
+    /// # Errors
+    /// The record cannot be read.
+    pub(crate) fn restore(session: SessionId, value: &[u8]) -> io::Result<(u64, Self)> {
+        let (attempt, collection, replaces, group): (u64, CollectionId, Vec<GroupId>, RegisteredGroup) =
+            borsh::from_slice(value)?;
+        let order = BuildOrder {
+            attempt,
+            collection,
+            group: group.group,
+            revision: group.revision,
+            epoch: group.epoch,
+            layout: group.layout,
+            members: Vec::new(),
+            replaces,
+        };
+        let channel = Channel::new(session, group.epoch, Inbox::new(session));
+        let dimension = group.dimension;
+        let phase = Phase::AwaitingCommit(Box::new(group));
+        Ok((attempt, Self { channel, order, dimension, members: Vec::new(), opened: Vec::new(), phase }))
     }
 
     /// The matcher has the sum: the revision becomes live, what it replaces is revoked.
@@ -269,7 +342,8 @@ impl Build {
             return Err(HolderError::OutOfTurn(session));
         }
         let Phase::AwaitingCommit(group) = std::mem::replace(&mut self.phase, Phase::Finished) else { return Ok(()) };
-        state.registry.collection_mut(&self.order.collection)?.commit(*group, &self.order.replaces);
+        let collection = &self.order.collection;
+        state.registry.collection_mut(collection)?.commit(collection, *group, &self.order.replaces);
         state.retire_epochs();
         state.tell_matcher(&FromHolder::Committed { session })
     }
@@ -281,7 +355,8 @@ impl Build {
 
     pub(crate) fn late(&self, state: &State) -> Vec<Suspect> {
         match &self.phase {
-            Phase::Handshake(_) | Phase::Parts { .. } => self.channel.late(state.party),
+            Phase::Computing(_) => Vec::new(),
+            Phase::Handshake(_) | Phase::Parts(_) => self.channel.late(state.party),
             Phase::AwaitingCommit(_) | Phase::Finished => vec![Suspect::Matcher],
         }
     }

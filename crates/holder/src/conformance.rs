@@ -23,7 +23,7 @@ use veilmatch_secret::Seed;
 
 use crate::keys::{EpochKeys, SecretParts};
 use crate::recrypt::{PartOfMember, gallery_part, probe_part};
-use crate::registry::RegisteredGroup;
+use crate::registry::{GroupMasks, RegisteredGroup};
 use crate::scan_check::{CHECKS, coefficients, combine_bodies};
 use crate::scores::{DecodedSums, check_sums, decode_sums, score_shares};
 use crate::unseal::{HolderSecretKey, unseal};
@@ -143,7 +143,8 @@ impl Glwe {
             epoch: Epoch(0),
             layout,
             members: Vec::new(),
-            masks: masks.values,
+            dimension: self.dimension,
+            masks: GroupMasks::expanded(masks),
             check_seed,
             checks,
         };
@@ -198,8 +199,12 @@ impl Glwe {
         };
         let s_0 = whole(secrets.each_ref());
         let (mut d, mut e) = (vec![0u32; n], vec![0u32; n]);
-        let blocks =
-            group.registered.masks.chunks_exact(n).zip(probe.masks.chunks_exact(n)).zip(probe.bodies.chunks_exact(n));
+        let blocks = group
+            .registered
+            .masks(&P)
+            .chunks_exact(n)
+            .zip(probe.masks.chunks_exact(n))
+            .zip(probe.bodies.chunks_exact(n));
         for ((a, pa), pb) in blocks {
             self.ring.multiply_accumulate(&mut d, pb, a);
             self.ring.multiply_accumulate(&mut e, pa, a);

@@ -1,8 +1,8 @@
 //! Why a holder refuses, and whom it points at. No secret, score or coordinate is ever part of an error.
 
 use veilmatch_domain::{
-    ClientId, CollectionId, Epoch, Explain, GroupId, Part, Party, PolicyError, Revision, SessionId, Status, SubjectId,
-    Suspect,
+    ClientId, CollectionId, Epoch, Explain, GroupId, Part, Party, PolicyError, Revision, Role, SessionId, Status,
+    SubjectId, Suspect,
 };
 use veilmatch_glwe::Refusal;
 use veilmatch_mpc::ProtocolError;
@@ -25,6 +25,27 @@ impl Speaker {
             Speaker::Matcher => Suspect::Matcher,
             Speaker::Peer(party) => Suspect::Holder(party),
         }
+    }
+}
+
+/// What a budget is counted by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Budget {
+    /// The decisions of one client.
+    Client,
+    /// The verifications of one subject.
+    Subject,
+    /// The decisions in a collection.
+    Collection,
+}
+
+impl std::fmt::Display for Budget {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Budget::Client => "client",
+            Budget::Subject => "subject",
+            Budget::Collection => "collection",
+        })
     }
 }
 
@@ -65,6 +86,74 @@ pub enum HolderError {
     /// The request's time is over.
     #[error("the request has expired")]
     Expired,
+    /// The request would have to be remembered for too long.
+    #[error("the request expires more than {allowed_seconds} seconds from now")]
+    ExpiresTooLate {
+        /// The longest lifetime in seconds.
+        allowed_seconds: u64,
+    },
+    /// The client was revoked.
+    #[error("client {0} is revoked")]
+    ClientRevoked(ClientId),
+    /// The client may not do this.
+    #[error("client {client} does not have the role `{role}`")]
+    RoleMissing {
+        /// Who.
+        client: ClientId,
+        /// What it would need.
+        role: Role,
+    },
+    /// The client may not name this collection.
+    #[error("client {client} may not use collection {collection}")]
+    OtherTenant {
+        /// Who.
+        client: ClientId,
+        /// Which.
+        collection: CollectionId,
+    },
+    /// The request is signed by nobody whom this holder obeys.
+    #[error("the administrator is not known here")]
+    UnknownAdministrator,
+    /// The administrator's request names other parties.
+    #[error("the administrator's request is not for this key holder")]
+    NotAddressed,
+    /// The client is registered with another key, which its templates are checked with.
+    #[error("client {0} is registered with another key")]
+    OtherKey(ClientId),
+    /// The collection is described with another parameter set than this holder runs.
+    #[error("this key holder runs the parameter set {expected}")]
+    OtherParameters {
+        /// Its own.
+        expected: &'static str,
+    },
+    /// The connection to a peer broke.
+    #[error("the connection to key holder {party} is lost")]
+    PeerLost {
+        /// To whom.
+        party: Party,
+    },
+    /// As many decisions were opened in this window as the policy allows.
+    #[error("the {what}'s budget of decisions is used up for another {retry_after} seconds")]
+    BudgetExhausted {
+        /// Whose budget.
+        what: Budget,
+        /// When the next window begins, in seconds from now.
+        retry_after: u64,
+    },
+    /// Too many verifications of the subject failed in a row.
+    #[error("subject {subject} is locked for another {retry_after} seconds after failed verifications")]
+    LockedOut {
+        /// Who.
+        subject: SubjectId,
+        /// In seconds from now.
+        retry_after: u64,
+    },
+    /// So many verifications of the subject failed in a row that it stays locked.
+    #[error("subject {subject} is locked after too many failed verifications")]
+    Disabled {
+        /// Who.
+        subject: SubjectId,
+    },
     /// The nonce was used before.
     #[error("the request was used before")]
     Replayed,
@@ -237,11 +326,18 @@ pub enum HolderError {
         refusal: Box<Refusal>,
     },
     /// A party's message did not come in time.
-    #[error("waited in vain for {}", suspects.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and "))]
+    #[error("waited in vain for {}", owed(suspects))]
     TimedOut {
-        /// Who owes a message.
+        /// Who owes a message; nobody if this holder was still computing.
         suspects: Vec<Suspect>,
     },
+}
+
+fn owed(suspects: &[Suspect]) -> String {
+    if suspects.is_empty() {
+        return String::from("this key holder's own computation");
+    }
+    suspects.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ")
 }
 
 impl HolderError {
@@ -254,7 +350,7 @@ impl HolderError {
             Self::CopiesDiffer { part } => vec![Suspect::Client, Suspect::holders_of(*part)],
             Self::BodiesDiffer { part } | Self::CheckVectorsDiffer { part } => vec![Suspect::holders_of(*part)],
             Self::RefusedByPeer { by } => vec![Suspect::Client, Suspect::Holder(*by)],
-            Self::CommitmentBroken { party } => vec![Suspect::Holder(*party)],
+            Self::CommitmentBroken { party } | Self::PeerLost { party } => vec![Suspect::Holder(*party)],
             Self::CommitmentsDiffer { suspect } | Self::VotesDiffer { suspect } => vec![*suspect],
             Self::RequestsDiffer { suspects } | Self::SumsDiffer { suspects } | Self::TimedOut { suspects } => {
                 suspects.clone()
@@ -289,13 +385,26 @@ impl HolderError {
             | Self::UnknownSubject(_)
             | Self::AlreadyEnrolled(_)
             | Self::Expired
+            | Self::ExpiresTooLate { .. }
+            | Self::ClientRevoked(_)
+            | Self::RoleMissing { .. }
+            | Self::OtherTenant { .. }
             | Self::Replayed
             | Self::WrongUse { .. }
             | Self::WrongDimension { .. }
-            | Self::NotUnit => vec![Suspect::Client],
+            | Self::NotUnit
+            | Self::BudgetExhausted { .. }
+            | Self::LockedOut { .. }
+            | Self::Disabled { .. } => vec![Suspect::Client],
             // Who sent the probe again cannot be told from here.
             Self::SessionSpent(_) => vec![Suspect::Client, Suspect::Matcher],
-            Self::NoKeys | Self::EmptyScope | Self::RegistryChanged => Vec::new(),
+            Self::NoKeys
+            | Self::EmptyScope
+            | Self::RegistryChanged
+            | Self::UnknownAdministrator
+            | Self::NotAddressed
+            | Self::OtherKey(_)
+            | Self::OtherParameters { .. } => Vec::new(),
         }
     }
 
@@ -323,6 +432,18 @@ impl Explain for HolderError {
             Self::UnknownSubject(_) => "unknown-subject",
             Self::AlreadyEnrolled(_) => "already-enrolled",
             Self::Expired => "expired",
+            Self::UnknownAdministrator => "unknown-administrator",
+            Self::NotAddressed => "not-addressed",
+            Self::OtherKey(_) => "other-client-key",
+            Self::OtherParameters { .. } => "other-parameters",
+            Self::PeerLost { .. } => "peer-lost",
+            Self::ExpiresTooLate { .. } => "expires-too-late",
+            Self::ClientRevoked(_) => "client-revoked",
+            Self::RoleMissing { .. } => "role-missing",
+            Self::OtherTenant { .. } => "other-tenant",
+            Self::BudgetExhausted { .. } => "budget-exhausted",
+            Self::LockedOut { .. } => "locked-out",
+            Self::Disabled { .. } => "subject-disabled",
             Self::Replayed => "replayed",
             Self::WrongUse { .. } => "wrong-use",
             Self::WrongDimension { .. } => "wrong-dimension",
@@ -365,14 +486,25 @@ impl Explain for HolderError {
             Self::Unseal(e) => e.status(),
             Self::Policy(e) => e.status(),
             Self::Protocol(e) => e.status(),
-            Self::UnknownClient(_) | Self::Expired | Self::Replayed => Status::PermissionDenied,
+            Self::UnknownClient(_)
+            | Self::UnknownAdministrator
+            | Self::NotAddressed
+            | Self::Expired
+            | Self::Replayed
+            | Self::ClientRevoked(_)
+            | Self::RoleMissing { .. }
+            | Self::OtherTenant { .. }
+            | Self::Disabled { .. } => Status::PermissionDenied,
+            Self::BudgetExhausted { .. } | Self::LockedOut { .. } => Status::ResourceExhausted,
             Self::UnknownCollection(_) | Self::UnknownSubject(_) | Self::UnknownSession(_) => Status::NotFound,
-            Self::AlreadyEnrolled(_) => Status::AlreadyExists,
+            Self::AlreadyEnrolled(_) | Self::OtherKey(_) => Status::AlreadyExists,
             Self::NoKeys | Self::EmptyScope | Self::WrongEpoch(_) | Self::SessionSpent(_) | Self::OutOfTurn(_) => {
                 Status::FailedPrecondition
             }
-            Self::TimedOut { .. } => Status::Unavailable,
+            Self::TimedOut { .. } | Self::PeerLost { .. } => Status::Unavailable,
             Self::Malformed { .. }
+            | Self::ExpiresTooLate { .. }
+            | Self::OtherParameters { .. }
             | Self::WrongUse { .. }
             | Self::WrongDimension { .. }
             | Self::BatchSize { .. }
@@ -392,6 +524,19 @@ impl Explain for HolderError {
             Self::UnknownCollection(_) => "create the collection with all three key holders, or check its name",
             Self::UnknownSubject(_) => "enroll the subject first, or check its id",
             Self::AlreadyEnrolled(_) => "erase the subject first, or choose another id",
+            Self::ExpiresTooLate { .. } => "sign the request with a shorter lifetime, and check the clocks",
+            Self::ClientRevoked(_) => "ask an administrator to register a new client",
+            Self::RoleMissing { .. } => "have an administrator give the client this role at all three key holders",
+            Self::OtherTenant { .. } => {
+                "have an administrator add the collection to the client's at all three key holders"
+            }
+            Self::BudgetExhausted { .. } => {
+                "wait for the next window, or have the policy changed at all three key holders"
+            }
+            Self::LockedOut { .. } => "wait as long as it says before the next attempt",
+            Self::Disabled { .. } => {
+                "have an administrator unlock the subject at all three key holders, or enroll it again"
+            }
             Self::Expired | Self::Replayed => "seal and sign a new request; each works once",
             Self::WrongUse { .. } => "seal the template for this purpose and collection",
             Self::WrongDimension { .. } => "use the model that the collection was made for",
@@ -400,7 +545,13 @@ impl Explain for HolderError {
             Self::CopiesDiffer { .. } | Self::RefusedByPeer { .. } => {
                 "seal again with the holders' current public keys"
             }
-            Self::TimedOut { .. } => "check that the party runs and is reachable, then ask again with a new request",
+            Self::UnknownAdministrator => "add the administrator's public key to this key holder's configuration",
+            Self::NotAddressed => "sign a request for this key holder",
+            Self::OtherKey(_) => "revoke the client and register the new key under a new id",
+            Self::OtherParameters { .. } => "describe the collection with the parameter set that all parties run",
+            Self::TimedOut { .. } | Self::PeerLost { .. } => {
+                "check that the party runs and is reachable, then ask again with a new request"
+            }
             Self::NoKeys => "hold the key ceremony with all three key holders first",
             Self::EmptyScope => "enroll somebody first",
             Self::RegistryChanged => "ask again with a new request",

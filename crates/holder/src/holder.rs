@@ -2,26 +2,29 @@
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use veilmatch_domain::{
-    ClientId, CollectionId, Epoch, Party, Policy, SessionId, SubjectId, Suspect, TemplateDigest, Timestamp,
+    ClientId, CollectionId, Epoch, Party, Policy, Role, SessionId, SubjectId, Suspect, TemplateDigest, Timestamp,
 };
 use veilmatch_glwe::{FromHolder, Parameters, Refusal, ToHolder, admission_session, build_session, query_session};
-use veilmatch_mpc::{Frame, Inbox, Links, PairwiseSeeds, ProtocolError};
-use veilmatch_sealed::{
-    ClientSigningKey, ClientVerifyingKey, HolderPublicKey, SIGNATURE_BYTES, SealedTemplate, SignedErasure,
-};
-use veilmatch_secret::{Entropy, Label, Seed};
+use veilmatch_mpc::{Frame, Inbox, Links};
+use veilmatch_sealed::{ClientVerifyingKey, HolderPublicKey, SIGNATURE_BYTES, SealedTemplate, SignedErasure};
+use veilmatch_secret::{Digest, Entropy};
 
+use crate::HolderError;
 use crate::admission::Admission;
-use crate::audit::AuditLog;
+use crate::audit::{AuditEntry, AuditEvent, AuditLog};
 use crate::build::Build;
+use crate::ceremony::Forming;
 use crate::error::Speaker;
-use crate::keys::EpochKeys;
+use crate::ledger::Ledger;
+use crate::memory::HolderKeys;
 use crate::query::Query;
-use crate::registry::Registry;
-use crate::state::{Channel, State, encode};
-use crate::{HolderError, HolderSecretKey};
+use crate::record::{Key, Record, Signer};
+use crate::registry::{ClientRecord, Registry};
+use crate::state::{Channel, State};
+use crate::work::{Done, Work, Worked};
 
 /// The step of the frame that tells peers that a session has ended in an error.
 const STOP: u32 = u32::MAX;
@@ -29,9 +32,12 @@ const STOP: u32 = u32::MAX;
 /// what is left of a session that never opens must not stand in the way of those that do.
 const MAX_EARLY_FRAMES: usize = 256;
 /// Committed sessions that are remembered, so that a repeated `Commit` is acknowledged again.
-const MAX_COMMITTED: usize = 64;
-/// Ceremonies that may be under way.
-const MAX_FORMING: usize = 4;
+pub(crate) const MAX_COMMITTED: usize = 64;
+/// Longest lifetime of an erasure, in seconds: a holder that was down must still accept it.
+const ERASURE_SECONDS: u64 = 31 * 86_400;
+
+/// Entries of the log between two snapshots of the ledger.
+const ENTRIES_PER_SNAPSHOT: u64 = 1000;
 
 /// Where a message goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,12 +73,47 @@ impl std::fmt::Debug for Outbound {
 }
 
 /// What a message led to.
-#[derive(Debug)]
+///
+/// Its parts are done in this order: `log`, `save`, `send`; `work` may run beside them. A reaction whose log or save cannot
+/// be stored is never sent: the holder in memory is then ahead of what would be there after a crash, so whoever drives it
+/// stops it and makes it again from its records ([`Holder::restore`]).
+#[derive(Debug, Default)]
+#[must_use = "what it says must be stored and sent"]
 pub struct Reaction {
+    /// Registry changes: durable, all or none, before anything in `send` leaves.
+    pub save: Vec<Record>,
+    /// Audit entries: appended and synced before anything in `send` leaves.
+    pub log: Vec<AuditEntry>,
     /// Messages to send, in order.
     pub send: Vec<Outbound>,
+    /// Heavy computation to run anywhere and to give back through [`Holder::finish`]. May run after `send` left.
+    pub work: Vec<Work>,
     /// The error that the message led to, if any; peers and matcher have been told.
     pub failure: Option<HolderError>,
+}
+
+/// What a session is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SessionKind {
+    /// Admits templates.
+    Admission,
+    /// Builds a group.
+    Build,
+    /// Answers a query.
+    Query,
+}
+
+/// A session that is open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpenSession {
+    /// Which.
+    pub session: SessionId,
+    /// What for.
+    pub kind: SessionKind,
+    /// Whether this holder has promised to commit: then only the matcher ends it.
+    pub prepared: bool,
+    /// Whether it waits for this holder's own computation.
+    pub computing: bool,
 }
 
 /// Public keys of a holder, exchanged before the ceremony and known to clients.
@@ -95,7 +136,7 @@ pub(crate) enum PeerMessage {
     Frame { epoch: Epoch, frame: Vec<u8> },
 }
 
-enum Session {
+pub(crate) enum Session {
     Admission(Admission),
     Build(Build),
     Query(Box<Query>),
@@ -118,6 +159,35 @@ impl Session {
         }
     }
 
+    fn kind(&self) -> SessionKind {
+        match self {
+            Session::Admission(_) => SessionKind::Admission,
+            Session::Build(_) => SessionKind::Build,
+            Session::Query(_) => SessionKind::Query,
+        }
+    }
+
+    /// The ticket of the work that the session waits for.
+    fn computing(&self) -> Option<u64> {
+        match self {
+            Session::Admission(s) => s.computing(),
+            Session::Build(s) => s.computing(),
+            Session::Query(s) => s.computing(),
+        }
+    }
+
+    fn worked(&mut self, state: &mut State, done: Done) -> Result<(), HolderError> {
+        match self {
+            Session::Admission(s) => s.worked(state, done),
+            Session::Build(s) => s.worked(state, done),
+            Session::Query(s) => s.worked(state, done),
+        }
+    }
+
+    fn is_finished(&self) -> bool {
+        matches!(self, Session::Query(s) if s.is_finished())
+    }
+
     /// Whether this holder has promised to commit: then only the matcher ends the session.
     fn is_prepared(&self) -> bool {
         match self {
@@ -138,23 +208,19 @@ impl Session {
 
 /// A key holder.
 pub struct Holder {
-    state: State,
-    peers: Option<[HolderCard; 3]>,
+    pub(crate) state: State,
+    pub(crate) peers: Option<[HolderCard; 3]>,
+    /// Whom this holder obeys.
+    pub(crate) administrators: Vec<ClientVerifyingKey>,
     /// Own and received seeds of ceremonies that are not complete.
-    forming: BTreeMap<Epoch, Forming>,
-    sessions: BTreeMap<SessionId, Session>,
+    pub(crate) forming: BTreeMap<Epoch, Forming>,
+    pub(crate) sessions: BTreeMap<SessionId, Session>,
     /// Frames that came before the matcher's word, oldest first.
     early: VecDeque<(Epoch, Frame)>,
     /// Attempt numbers of admissions and builds that are open.
-    attempts: BTreeMap<SessionId, u64>,
-    /// Admissions and builds that were committed, oldest first.
-    committed: VecDeque<SessionId>,
-}
-
-#[derive(Default)]
-struct Forming {
-    own: Option<Seed>,
-    next: Option<Seed>,
+    pub(crate) attempts: BTreeMap<SessionId, u64>,
+    /// Admissions and builds that were committed, oldest first, with their numbers.
+    pub(crate) committed: VecDeque<(u64, SessionId)>,
 }
 
 impl std::fmt::Debug for Holder {
@@ -163,41 +229,51 @@ impl std::fmt::Debug for Holder {
     }
 }
 
-fn ceremony_message(party: Party, epoch: Epoch, seed: &[u8; 32]) -> Label {
-    Label::new("veilmatch/ceremony").number(party.index() as u64).number(epoch.0.into()).bytes(seed)
-}
-
 impl Holder {
-    /// Draws the identity and decryption keys of a holder.
+    /// A holder that has never run before. Its keys must be stored before its card is shown to anybody.
     #[must_use]
-    pub fn new(party: Party, parameters: Parameters, mut entropy: Box<dyn Entropy>) -> Self {
-        let identity = ClientSigningKey::random(entropy.as_mut());
-        let kem = HolderSecretKey::random(entropy.as_mut());
+    pub fn new(party: Party, parameters: Parameters, keys: HolderKeys, entropy: Box<dyn Entropy>) -> Self {
+        let HolderKeys { identity, kem } = keys;
         let state = State {
             party,
             parameters,
-            ring: parameters.ring(),
+            ring: Arc::new(parameters.ring()),
             identity,
-            kem,
+            kem: Arc::new(kem),
             readers: None,
             epochs: BTreeMap::new(),
             current: None,
             gallery_secrets: BTreeMap::new(),
             registry: Registry::default(),
             audit: AuditLog::default(),
+            ledger: Ledger::default(),
+            ledger_saved: 0,
+            asking: BTreeMap::new(),
             entropy,
             now: Timestamp(0),
+            saves: Vec::new(),
+            logs: Vec::new(),
             outbox: Vec::new(),
+            work: Vec::new(),
+            ticket: 0,
         };
         Self {
             state,
             peers: None,
+            administrators: Vec::new(),
             forming: BTreeMap::new(),
             sessions: BTreeMap::new(),
             early: VecDeque::new(),
             attempts: BTreeMap::new(),
             committed: VecDeque::new(),
         }
+    }
+
+    /// A holder with fresh keys that live as long as it does.
+    #[must_use]
+    pub fn with_fresh_keys(party: Party, parameters: Parameters, mut entropy: Box<dyn Entropy>) -> Self {
+        let keys = HolderKeys::random(entropy.as_mut());
+        Self::new(party, parameters, keys, entropy)
     }
 
     /// The public keys that clients and the other holders need.
@@ -212,24 +288,31 @@ impl Holder {
 
     /// Pins the public keys of all three holders, in the order K0, K1, K2.
     pub fn meet(&mut self, cards: [HolderCard; 3]) {
-        self.state.readers = Some(cards.each_ref().map(|c| c.encryption.clone()));
+        self.state.readers = Some(Arc::new(cards.each_ref().map(|c| c.encryption.clone())));
         self.peers = Some(cards);
     }
 
-    /// Registers a client's verifying key.
-    pub fn register_client(&mut self, client: ClientId, key: ClientVerifyingKey) {
-        self.state.registry.register_client(client, key);
+    /// Registers a client or changes what it may do. Its key must stay the same: templates that it enrolled are checked with
+    /// it at every rebuild.
+    pub fn register_client(&mut self, client: ClientId, record: ClientRecord) -> Reaction {
+        self.state.registry.register_client(client, record);
+        self.reaction(None)
     }
 
     /// Creates a collection or changes its policy.
-    pub fn set_policy(&mut self, collection: CollectionId, policy: Policy) {
+    ///
+    /// # Errors
+    /// [`HolderError::Policy`] if the policy contradicts itself.
+    pub fn set_policy(&mut self, collection: CollectionId, policy: Policy) -> Result<Reaction, HolderError> {
+        policy.validate()?;
         self.state.registry.set_policy(collection, policy);
+        Ok(self.reaction(None))
     }
 
-    /// The log of openings.
+    /// Number and hash of the last entry of the log.
     #[must_use]
-    pub fn audit(&self) -> &AuditLog {
-        &self.state.audit
+    pub fn audit_head(&self) -> Option<(u64, Digest)> {
+        self.state.audit.head()
     }
 
     /// The current key epoch, once its ceremony is complete here.
@@ -255,56 +338,6 @@ impl Holder {
         self.state.epochs.keys().copied()
     }
 
-    /// The lowest epoch that this holder can begin: above the current one and above every ceremony that it began.
-    #[must_use]
-    pub fn next_epoch(&self) -> Epoch {
-        let begun = self.forming.iter().filter(|(_, f)| f.own.is_some()).map(|(epoch, _)| *epoch).max();
-        let highest = self.state.current.max(begun);
-        Epoch(highest.map_or(0, |e| e.0.saturating_add(1)))
-    }
-
-    /// Begins the ceremony of [`Holder::next_epoch`].
-    ///
-    /// # Errors
-    /// [`HolderError::NoKeys`] if the peers' public keys are not pinned yet.
-    pub fn begin_epoch(&mut self) -> Result<Reaction, HolderError> {
-        self.begin_epoch_at(self.next_epoch())
-    }
-
-    /// Begins a ceremony: draws seed_i of this epoch and sends it to K_{i−1}. A ceremony that failed at some holder is
-    /// held again under the highest [`Holder::next_epoch`] of the three.
-    ///
-    /// # Errors
-    /// [`HolderError::NoKeys`] if the peers' public keys are not pinned yet, [`HolderError::WrongEpoch`] if the epoch is
-    /// below [`Holder::next_epoch`].
-    pub fn begin_epoch_at(&mut self, epoch: Epoch) -> Result<Reaction, HolderError> {
-        if self.peers.is_none() {
-            return Err(HolderError::NoKeys);
-        }
-        if self.state.current.is_some_and(|current| epoch <= current)
-            || self.forming.get(&epoch).is_some_and(|f| f.own.is_some())
-        {
-            return Err(HolderError::WrongEpoch(epoch));
-        }
-        let seed = Seed::random(self.state.entropy.as_mut());
-        let signature = self.state.identity.sign(&ceremony_message(self.state.party, epoch, seed.expose()));
-        let message = PeerMessage::Ceremony { epoch, seed: *seed.expose(), signature };
-        let bytes = encode(&message, Speaker::Matcher)?;
-        self.state.outbox.push(Outbound { to: Recipient::Peer(self.state.party.previous()), bytes });
-        self.forming.entry(epoch).or_default().own = Some(seed);
-        self.complete_epoch(epoch);
-        Ok(self.reaction(None))
-    }
-
-    fn complete_epoch(&mut self, epoch: Epoch) {
-        let complete = self.forming.get(&epoch).is_some_and(|f| f.own.is_some() && f.next.is_some());
-        if complete && let Some(Forming { own: Some(own), next: Some(next) }) = self.forming.remove(&epoch) {
-            self.state.epochs.insert(epoch, EpochKeys { epoch, seeds: PairwiseSeeds { own, next } });
-            self.state.current = Some(epoch);
-            self.forming.retain(|tried, _| *tried > epoch);
-        }
-    }
-
     /// Takes one message. Every error leaves the registry as it was; the session it belongs to, if any, ends.
     pub fn receive(&mut self, from: Sender, bytes: &[u8], now: Timestamp) -> Reaction {
         self.state.now = now;
@@ -322,6 +355,25 @@ impl Holder {
         self.reaction(failure)
     }
 
+    /// Takes the result of a piece of [`Work`]. If its session has ended meanwhile, it is dropped.
+    pub fn finish(&mut self, worked: Worked, now: Timestamp) -> Reaction {
+        self.state.now = now;
+        let Worked { session, ticket, done } = worked;
+        if self.sessions.get(&session).and_then(Session::computing) != Some(ticket) {
+            return self.reaction(None);
+        }
+        let result = self.with(session, |open, state| {
+            open.worked(state, done)?;
+            open.advance(state)?;
+            Ok(open.is_finished())
+        });
+        let failure = result.err().map(|(session, error)| {
+            self.fail(session, &error, Sender::Matcher);
+            error
+        });
+        self.reaction(failure)
+    }
+
     /// Ends a session whose messages do not come; the caller has the clock. The error names who is late. A session that
     /// this holder has promised to commit stays: the matcher may have told the others to commit already.
     pub fn expire(&mut self, session: SessionId) -> Reaction {
@@ -336,13 +388,59 @@ impl Holder {
         self.reaction(Some(error))
     }
 
-    /// Sessions that are open.
-    pub fn open_sessions(&self) -> impl Iterator<Item = SessionId> {
-        self.sessions.keys().copied()
+    /// Sessions that are open. Those that are prepared never expire.
+    pub fn open_sessions(&self) -> impl Iterator<Item = OpenSession> {
+        self.sessions.iter().map(|(id, session)| OpenSession {
+            session: *id,
+            kind: session.kind(),
+            prepared: session.is_prepared(),
+            computing: session.computing().is_some(),
+        })
     }
 
-    fn reaction(&mut self, failure: Option<HolderError>) -> Reaction {
-        Reaction { send: std::mem::take(&mut self.state.outbox), failure }
+    /// What the matcher hears when it connects.
+    ///
+    /// # Errors
+    /// None that can happen: the message is a few bytes.
+    pub fn matcher_connected(&mut self) -> Result<Reaction, HolderError> {
+        self.state.tell_status()?;
+        Ok(self.reaction(None))
+    }
+
+    /// Ends at once what waits for a peer that is gone, instead of at its deadline. The last error is the reaction's.
+    pub fn peer_lost(&mut self, party: Party, now: Timestamp) -> Reaction {
+        self.state.now = now;
+        let waits = |open: &Session, state: &State| {
+            !open.is_prepared() && open.late(state).iter().any(|suspect| suspect.includes(party))
+        };
+        let waiting: Vec<SessionId> =
+            self.sessions.iter().filter(|(_, open)| waits(open, &self.state)).map(|(id, _)| *id).collect();
+        let mut failure = None;
+        let mut send = Vec::new();
+        for id in waiting {
+            let error = HolderError::PeerLost { party };
+            self.fail(Some(id), &error, Sender::Matcher);
+            // The end of one session clears what is queued: what the others said is kept aside.
+            send.append(&mut self.state.outbox);
+            failure = Some(error);
+        }
+        self.state.outbox = send;
+        self.reaction(failure)
+    }
+
+    pub(crate) fn reaction(&mut self, failure: Option<HolderError>) -> Reaction {
+        if self.state.audit.len().saturating_sub(self.state.ledger_saved) >= ENTRIES_PER_SNAPSHOT {
+            self.state.save_ledger();
+        }
+        let mut save = std::mem::take(&mut self.state.saves);
+        save.append(&mut self.state.registry.take_changes());
+        Reaction {
+            save,
+            log: std::mem::take(&mut self.state.logs),
+            send: std::mem::take(&mut self.state.outbox),
+            work: std::mem::take(&mut self.state.work),
+            failure,
+        }
     }
 
     /// Ends a session and tells peers and matcher why.
@@ -350,16 +448,10 @@ impl Holder {
         // What was promised stays promised: a message out of place is refused, and the session waits for the matcher.
         let session = session.filter(|id| !self.sessions.get(id).is_some_and(Session::is_prepared));
         if let Some(id) = session {
-            self.forget_early(id);
-            self.attempts.remove(&id);
-            if let Some(mut ended) = self.sessions.remove(&id) {
+            if let Some(mut ended) = self.end(id) {
                 // What the session had queued in this call must not leave any more.
                 self.state.outbox.clear();
-                match &mut ended {
-                    Session::Query(_) => self.state.registry.spend(id),
-                    Session::Admission(admission) => admission.release(&mut self.state, id),
-                    Session::Build(_) => {}
-                }
+                self.state.work.clear();
                 if !matches!(error, HolderError::PeerStopped { .. }) {
                     let refusal = error.refusal();
                     for peer in self.state.party.peers() {
@@ -377,6 +469,40 @@ impl Holder {
         let _ = self.state.tell_matcher(&refused);
     }
 
+    /// Ends a session, if it is open, with everything that belongs to it.
+    fn end(&mut self, id: SessionId) -> Option<Session> {
+        self.forget_early(id);
+        self.attempts.remove(&id);
+        let ended = self.sessions.remove(&id)?;
+        if ended.is_prepared() {
+            self.forget_prepared(&ended, id);
+        }
+        match &ended {
+            Session::Query(_) => self.spend(id),
+            Session::Admission(admission) => admission.release(&mut self.state, id),
+            Session::Build(_) => {}
+        }
+        Some(ended)
+    }
+
+    fn forget_prepared(&mut self, session: &Session, id: SessionId) {
+        self.state.saves.extend(match session {
+            Session::Admission(_) => Some(Record::gone(&Key::PreparedAdmission(id))),
+            Session::Build(_) => Some(Record::gone(&Key::PreparedBuild(id))),
+            Session::Query(_) => None,
+        });
+    }
+
+    fn spend(&mut self, id: SessionId) {
+        if let Some(asking) = self.state.asking.remove(&id) {
+            self.state.registry.spend(id, asking.expires, self.state.now);
+        }
+    }
+
+    fn is_committed(&self, session: &SessionId) -> bool {
+        self.committed.iter().any(|(_, id)| id == session)
+    }
+
     fn hear_matcher(&mut self, bytes: &[u8]) -> Result<(), (Option<SessionId>, HolderError)> {
         let message: ToHolder =
             borsh::from_slice(bytes).map_err(|_| (None, HolderError::Malformed { speaker: Speaker::Matcher }))?;
@@ -385,7 +511,7 @@ impl Holder {
                 let id = admission_session(attempt, &collection, &templates);
                 self.begin_attempt(id, attempt)?;
                 self.open(id, |state, channel| {
-                    Ok(Session::Admission(Admission::start(state, channel, collection, &templates)?))
+                    Ok(Session::Admission(Admission::start(state, channel, attempt, collection, templates)?))
                 })
             }
             ToHolder::Build(order) => {
@@ -403,7 +529,7 @@ impl Holder {
             }
             ToHolder::Commit { session } => {
                 // The matcher repeats itself until it has heard from all three.
-                if self.committed.contains(&session) {
+                if self.is_committed(&session) {
                     let committed = FromHolder::Committed { session };
                     return self.state.tell_matcher(&committed).map_err(|e| (None, e));
                 }
@@ -413,20 +539,18 @@ impl Holder {
                     Session::Query(_) => Err(HolderError::OutOfTurn(session)),
                 })?;
                 self.attempts.remove(&session);
-                self.committed.push_back(session);
-                if self.committed.len() > MAX_COMMITTED {
-                    self.committed.pop_front();
+                let number = self.committed.back().map_or(0, |(number, _)| number.saturating_add(1));
+                self.state.saves.push(Record::put(&Key::Committed(number), &session));
+                self.committed.push_back((number, session));
+                if self.committed.len() > MAX_COMMITTED
+                    && let Some((old, _)) = self.committed.pop_front()
+                {
+                    self.state.saves.push(Record::gone(&Key::Committed(old)));
                 }
                 Ok(())
             }
             ToHolder::Abandon { session } => {
-                self.forget_early(session);
-                self.attempts.remove(&session);
-                match self.sessions.remove(&session) {
-                    Some(Session::Query(_)) => self.state.registry.spend(session),
-                    Some(Session::Admission(admission)) => admission.release(&mut self.state, session),
-                    Some(Session::Build(_)) | None => {}
-                }
+                self.end(session);
                 Ok(())
             }
             ToHolder::Sums { session, groups } => {
@@ -458,35 +582,6 @@ impl Holder {
         }
     }
 
-    fn take_seed(
-        &mut self,
-        party: Party,
-        epoch: Epoch,
-        seed: [u8; 32],
-        signature: &[u8; SIGNATURE_BYTES],
-    ) -> Result<(), HolderError> {
-        let malformed = HolderError::Malformed { speaker: Speaker::Peer(party) };
-        let card = self.peers.as_ref().and_then(|p| p.get(party.index())).ok_or(HolderError::NoKeys)?;
-        let seed = Seed::from_bytes(seed);
-        card.identity
-            .verify(&ceremony_message(party, epoch, seed.expose()), signature)
-            .map_err(|_| HolderError::Protocol(ProtocolError::Altered { from: party }))?;
-        // Any later epoch will do: this holder may have missed a ceremony that the others completed.
-        if party != self.state.party.next() || self.state.current.is_some_and(|current| epoch <= current) {
-            return Err(malformed);
-        }
-        if self.forming.len() >= MAX_FORMING && !self.forming.contains_key(&epoch) {
-            self.forming.pop_first();
-        }
-        let forming = self.forming.entry(epoch).or_default();
-        if forming.next.is_some() {
-            return Err(HolderError::Protocol(ProtocolError::Repeated { from: party }));
-        }
-        forming.next = Some(seed);
-        self.complete_epoch(epoch);
-        Ok(())
-    }
-
     fn take_frame(&mut self, frame: Frame, epoch: Epoch) -> Result<(), (Option<SessionId>, HolderError)> {
         let (id, from) = (frame.session, frame.from);
         if frame.step == STOP {
@@ -505,10 +600,10 @@ impl Holder {
                 }
                 open.channel().insert(frame)?;
                 open.advance(state)?;
-                Ok(matches!(open, Session::Query(s) if s.is_finished()))
+                Ok(open.is_finished())
             });
         }
-        if self.state.registry.is_spent(&id) || self.committed.contains(&id) {
+        if self.state.registry.is_spent(&id) || self.is_committed(&id) {
             return Ok(()); // late news of a session that has ended
         }
         let of_sender = |(_, waiting): &(Epoch, Frame)| waiting.from == from;
@@ -528,16 +623,13 @@ impl Holder {
     /// Notes the attempt of an admission or a build. The matcher changes its index in one session at a time, so earlier
     /// attempts that this holder has promised to commit were given up: it would have had to acknowledge them otherwise.
     fn begin_attempt(&mut self, id: SessionId, attempt: u64) -> Result<(), (Option<SessionId>, HolderError)> {
-        if self.committed.contains(&id) {
+        if self.is_committed(&id) {
             return Err((None, HolderError::OutOfTurn(id)));
         }
         let given_up: Vec<SessionId> = self.attempts.iter().filter(|(_, a)| **a < attempt).map(|(id, _)| *id).collect();
         for old in given_up {
             if self.sessions.get(&old).is_some_and(Session::is_prepared) {
-                self.attempts.remove(&old);
-                if let Some(Session::Admission(admission)) = self.sessions.remove(&old) {
-                    admission.release(&mut self.state, old);
-                }
+                self.end(old);
             }
         }
         self.attempts.insert(id, attempt);
@@ -564,9 +656,11 @@ impl Holder {
             Err(error) => {
                 // Nothing that was begun here may leave; peers learn that this holder stopped.
                 self.state.outbox.clear();
+                self.state.work.clear();
                 self.forget_early(id);
                 self.attempts.remove(&id);
-                self.release_all(id);
+                self.state.asking.remove(&id);
+                self.state.registry.release(id);
                 self.tell_peers_to_stop(id, &error);
                 return Err((Some(id), error));
             }
@@ -583,12 +677,8 @@ impl Holder {
         }
         self.with(id, |open, state| {
             open.advance(state)?;
-            Ok(matches!(open, Session::Query(s) if s.is_finished()))
+            Ok(open.is_finished())
         })
-    }
-
-    fn release_all(&mut self, id: SessionId) {
-        self.state.registry.release(id);
     }
 
     fn tell_peers_to_stop(&mut self, id: SessionId, error: &HolderError) {
@@ -613,8 +703,11 @@ impl Holder {
         match step(session, &mut self.state) {
             Ok(false) => Ok(()),
             Ok(true) => {
-                if let Some(Session::Query(_)) = self.sessions.remove(&id) {
-                    self.state.registry.spend(id);
+                if let Some(ended) = self.sessions.remove(&id) {
+                    match ended {
+                        Session::Query(_) => self.spend(id),
+                        committed => self.forget_prepared(&committed, id),
+                    }
                 }
                 Ok(())
             }
@@ -624,30 +717,25 @@ impl Holder {
 
     fn erase(&mut self, request: &[u8]) -> Result<(), HolderError> {
         let request = SignedErasure::from_bytes(request)?;
+        let (client, collection, subject) = (&request.client, &request.collection, &request.subject);
         let now = self.state.now;
         let registry = &mut self.state.registry;
-        request.verify(registry.client(&request.client)?)?;
+        request.verify(&registry.client(client)?.key)?;
         // The matcher repeats an erasure until all three holders have acknowledged it.
-        let done = registry.collection(&request.collection)?.erased_by(&request.subject, &request.digest());
+        let done = registry.collection(collection)?.erased_by(subject, &request.digest());
         if let Some((digest, group)) = done {
             return self.state.tell_matcher(&FromHolder::Erased { digest, group });
         }
-        registry.check_fresh(&request.client, &request.nonce, request.expires, now)?;
-        let record = registry.collection_mut(&request.collection)?;
-        let (digest, group) = record.erase(&request.subject, request.digest())?;
-        registry.use_nonce(&request.client, &request.nonce, request.expires, now);
-        registry.drop_empty_group(&request.collection, group)?;
+        registry.authorise(client, Role::Erase, collection)?;
+        let signer = Signer::Client(client.clone());
+        registry.check_fresh(&signer, &request.nonce, request.expires, ERASURE_SECONDS, now)?;
+        let record = registry.collection_mut(collection)?;
+        let (digest, group) = record.erase(collection, subject, request.digest(), request.expires)?;
+        registry.use_nonce(signer, request.nonce, request.expires, now);
+        registry.drop_empty_group(collection, group)?;
+        let event =
+            AuditEvent::Erased { client: client.clone(), collection: collection.clone(), subject: subject.clone() };
+        self.state.log(SessionId([0; 32]), event);
         self.state.tell_matcher(&FromHolder::Erased { digest, group })
-    }
-}
-
-impl State {
-    /// Forgets the seeds of old epochs that no live group needs.
-    pub(crate) fn retire_epochs(&mut self) {
-        let Some(current) = self.current else { return };
-        let needed: std::collections::BTreeSet<Epoch> =
-            self.registry.collections().flat_map(|(_, record)| record.live_groups().map(|g| g.epoch)).collect();
-        self.epochs.retain(|epoch, _| *epoch == current || needed.contains(epoch));
-        self.gallery_secrets.retain(|(epoch, _, _), _| *epoch == current || needed.contains(epoch));
     }
 }

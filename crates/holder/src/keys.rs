@@ -7,7 +7,7 @@
 //! Who sees what: each seed is known to two holders, so a holder alone lacks one ternary part of every secret, and
 //! that part is pseudo-random to it. Two holders can restore all three parts: that is the trust assumption.
 
-use veilmatch_domain::{CollectionId, Epoch, Part, Party, SessionId};
+use veilmatch_domain::{CollectionId, Epoch, SessionId};
 use veilmatch_glwe::Parameters;
 use veilmatch_kernels::Ring;
 use veilmatch_mpc::PairwiseSeeds;
@@ -63,19 +63,6 @@ impl EpochKeys {
         SecretParts::expand(ring, &self.seeds, &label)
     }
 
-    /// The seed of a part, if this holder knows it.
-    #[must_use]
-    pub(crate) fn seed_of(&self, party: Party, part: Part) -> Option<&Seed> {
-        let [own, next] = party.parts();
-        if part == own {
-            Some(&self.seeds.own)
-        } else if part == next {
-            Some(&self.seeds.next)
-        } else {
-            None
-        }
-    }
-
     /// The seeds of one session: each mixes the epoch's seed with the fresh randomness of the part's owner, so that a
     /// session is safe if either is.
     #[must_use]
@@ -117,7 +104,7 @@ impl SecretParts {
 mod tests {
     use super::*;
     use crate::recrypt::probe_part;
-    use veilmatch_domain::{Dimension, Embedding};
+    use veilmatch_domain::{Dimension, Embedding, Party};
     use veilmatch_glwe::{GLWE_2048_V1, Layout, MaskSeed};
     use veilmatch_sealed::{Split, expand_part, quantise, split};
     use veilmatch_secret::os_entropy;

@@ -5,8 +5,9 @@
 //!
 //! - `unseal`: reading this holder's parts of a sealed template; `keys`: replicated secrets and shares of products;
 //! - `recrypt`: one deterministic function per part; `scan_check`, `scores`: the holders' side of the scan;
-//! - `handshake`, `admission`, `build`, `query`: the sessions; `run` drives `veilmatch-mpc` inside them;
-//! - `registry`, `audit`: what is remembered.
+//! - `ceremony`; `handshake`, `admission`, `build`, `query`: the sessions; `run` drives `veilmatch-mpc` inside them; `work` is
+//!   what they hand out to be computed elsewhere;
+//! - `administration`: what administrators sign; `registry`, `audit`, `ledger`: what is remembered; `record`, `memory`: how it survives a restart.
 //!
 //! Trust (DESIGN section 1): a holder alone, or with the matcher, learns shares that are uniform to it and the outcomes
 //! of decisions. Every message of a peer is authenticated; everything that two holders compute is compared.
@@ -23,13 +24,17 @@
     )
 )]
 
+mod administration;
 mod admission;
 mod audit;
 mod build;
+mod ceremony;
 mod error;
 mod handshake;
 mod holder;
 mod keys;
+mod ledger;
+mod memory;
 mod query;
 mod record;
 mod recrypt;
@@ -39,14 +44,18 @@ mod scan_check;
 mod scores;
 mod state;
 pub mod unseal;
+mod work;
 
 #[cfg(test)]
 mod conformance;
 #[cfg(test)]
 mod reference;
 
-pub use audit::{AuditEntry, AuditEvent, AuditLog};
-pub use error::{HolderError, Speaker};
-pub use holder::{Holder, HolderCard, Outbound, Reaction, Recipient, Sender};
+pub use audit::{Administered, AuditEntry, AuditEvent, ProbeUse};
+pub use error::{Budget, HolderError, Speaker};
+pub use holder::{Holder, HolderCard, OpenSession, Outbound, Reaction, Recipient, Sender, SessionKind};
+pub use memory::{HolderKeys, RestoreError};
 pub use record::Record;
+pub use registry::ClientRecord;
 pub use unseal::{HolderSecretKey, OpenedTemplate, UnsealError};
+pub use work::{Work, Worked};

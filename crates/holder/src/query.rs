@@ -13,30 +13,36 @@ use rayon::prelude::*;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use veilmatch_domain::{Decision, GroupId, Outcome, Purpose, Query as Asked, SubjectId, Suspect, TemplateDigest};
-use veilmatch_glwe::{
-    FromHolder, GroupSums, Layout, Masks, PartPayload, ProbeCiphertext, ProbeShape, body_digest, decode_polynomials,
-    encode_polynomials,
+use veilmatch_domain::{
+    Decision, GroupId, Outcome, Party, Purpose, Query as Asked, Role, SessionId, SubjectId, Suspect, TemplateDigest,
+    Threshold,
 };
+use veilmatch_glwe::{
+    FromHolder, GroupSums, Layout, Masks, Parameters, PartPayload, ProbeCiphertext, ProbeShape, body_digest,
+    decode_polynomials, encode_polynomials,
+};
+use veilmatch_kernels::Ring;
 use veilmatch_mpc::{
     Answer, Lanes, NormBounds, PairwiseSeeds, Question, decision_circuit, norm_circuit, norm_inputs, read_answer,
     read_norm,
 };
 use veilmatch_sealed::{Associated, COORDINATE_SCALE, SealedTemplate, seal_reply};
-use veilmatch_secret::{Counter, Digest, Hasher, Label, Seed};
+use veilmatch_secret::{Counter, Digest, Hasher, Label, Secret, Seed};
 
 use crate::HolderError;
-use crate::admission::NORM;
-use crate::audit::AuditEvent;
+use crate::admission::{NORM, REQUEST_SECONDS};
+use crate::audit::{AuditEvent, ProbeUse};
 use crate::error::Speaker;
 use crate::handshake::{Agreed, Handshake, SharedParts};
 use crate::keys::SecretParts;
+use crate::ledger::Asking;
 use crate::recrypt::probe_part;
-use crate::registry::RegisteredGroup;
+use crate::registry::{RegisteredGroup, check_dimension, check_lifetime};
 use crate::run::{Run, Running};
 use crate::scores::{DecodedSums, check_sums, decode_sums, score_shares};
 use crate::state::{Channel, State};
-use crate::unseal::{OpenedTemplate, unseal};
+use crate::unseal::OpenedTemplate;
+use crate::work::Done;
 
 // The norm check of one probe takes far fewer steps than there are below this one.
 const PROBE: u32 = 1 << 10;
@@ -69,13 +75,102 @@ struct ScopeGroup {
     slots: Vec<usize>,
 }
 
+/// Shares of the scores, and the digest of everything that they depend on.
+pub(crate) struct Shares {
+    shares: Secret<Vec<u64>>,
+    agreement: Digest,
+}
+
+/// What the scan check and the shares of scores are computed from.
+struct Sharing {
+    party: Party,
+    parameters: Parameters,
+    ring: Arc<Ring>,
+    session: SessionId,
+    digest: TemplateDigest,
+    view: Digest,
+    threshold: Threshold,
+    scope: Arc<Vec<ScopeGroup>>,
+    probes: BTreeMap<ProbeShape, ProbeCiphertext>,
+    probe_secret: SecretParts,
+    /// Per group of the scope, per body.
+    secrets: Vec<Vec<Arc<SecretParts>>>,
+    groups: Vec<GroupSums>,
+}
+
+impl Sharing {
+    fn run(self) -> Result<Shares, HolderError> {
+        let mut decoded: BTreeMap<GroupId, DecodedSums> = BTreeMap::new();
+        for scope in self.scope.iter() {
+            let group = scope.group.group;
+            let mut named = self.groups.iter().filter(|s| s.group == group);
+            let sums = named.next().ok_or(HolderError::GroupLeftOut { group })?;
+            if named.next().is_some() {
+                return Err(HolderError::BadSums { what: "a group appears twice" });
+            }
+            decoded.insert(group, decode_sums(&self.parameters, scope.group.layout, sums)?);
+        }
+        for (shape, probe) in &self.probes {
+            let of_width: Vec<(&RegisteredGroup, &DecodedSums)> = self
+                .scope
+                .iter()
+                .filter(|s| s.group.layout.beta() == shape.layout.beta())
+                .filter_map(|s| Some((s.group.as_ref(), decoded.get(&s.group.group)?)))
+                .collect();
+            check_sums(&self.parameters, &self.ring, shape.layout, probe, &of_width)?;
+        }
+        let shares = self
+            .scope
+            .par_iter()
+            .zip(&self.secrets)
+            .flat_map_iter(|(scope, secrets)| {
+                let probe = self.probes.iter().find(|(s, _)| s.layout.beta() == scope.group.layout.beta());
+                match (probe, decoded.get(&scope.group.group)) {
+                    (Some((_, probe)), Some(sums)) => score_shares(
+                        self.party,
+                        &self.parameters,
+                        &self.ring,
+                        &scope.group,
+                        sums,
+                        probe,
+                        &self.probe_secret,
+                        secrets,
+                        &scope.slots,
+                        self.threshold,
+                    ),
+                    _ => Vec::new(),
+                }
+            })
+            .collect();
+        Ok(Shares { shares: Secret::new(shares), agreement: self.agreement() })
+    }
+
+    /// H(session ‖ signed request ‖ registry ‖ probe ‖ groups, revisions, A, B): everything the answer depends on.
+    fn agreement(&self) -> Digest {
+        let mut hasher = Hasher::new("veilmatch/query/agreement");
+        hasher.field(&self.session.0).field(&self.digest.0);
+        hasher.field(&self.view.0);
+        for (shape, probe) in &self.probes {
+            hasher.number(shape.layout.beta() as u64).field(&encode_polynomials(&self.parameters, &probe.bodies));
+        }
+        for sums in &self.groups {
+            hasher.number(sums.group.0).number(sums.revision.0.into()).field(&sums.masks).field(&sums.scores);
+        }
+        hasher.finish()
+    }
+}
+
 enum Phase {
     Handshake(Handshake),
     Norm(Run),
     Probe(Vec<OwnProbe>),
     AwaitingSums,
-    Sums { shares: Vec<u64>, agreement: Digest },
-    Decision { run: Run },
+    /// The sums are being checked.
+    Computing(u64),
+    Sums(Shares),
+    Decision {
+        run: Run,
+    },
     Finished,
 }
 
@@ -84,11 +179,13 @@ pub(crate) struct Query {
     pub(crate) channel: Channel,
     associated: Associated,
     asked: Asked,
+    /// The budget window of the policy that the query was accepted under.
+    window_seconds: u32,
     digest: TemplateDigest,
     opened: Option<OpenedTemplate>,
     reply_key: veilmatch_sealed::ReplyKey,
     replies: Counter,
-    scope: Vec<ScopeGroup>,
+    scope: Arc<Vec<ScopeGroup>>,
     /// The registry's view that the scope was taken from.
     view: Digest,
     /// Whose lane is whose, in the order of the scope.
@@ -101,17 +198,37 @@ pub(crate) struct Query {
 }
 
 impl Query {
-    /// Checks the signed query and begins. The nonce is used up as soon as the request is found to be genuine.
+    /// Checks the signed query against roles, policy, budgets and lock-out, and begins. The nonce is used up by the log entry
+    /// of the norm check; until then nothing has been opened and the session id, which is the probe's, keeps others out.
     pub(crate) fn start(state: &mut State, mut channel: Channel, sealed: &SealedTemplate) -> Result<Self, HolderError> {
         let associated = sealed.associated().clone();
         let Purpose::Probe(asked) = associated.purpose.clone() else {
             return Err(HolderError::WrongUse { what: "purpose" });
         };
-        state.registry.check_sealed(sealed)?;
-        state.registry.check_fresh(&associated.client, &associated.nonce, associated.expires, state.now)?;
-        let record = state.registry.collection(&associated.collection)?;
-        let policy = record.policy().ok_or_else(|| HolderError::UnknownCollection(associated.collection.clone()))?;
+        let (client, collection) = (&associated.client, &associated.collection);
+        let reader = state.template_reader()?;
+        reader.verify(sealed)?;
+        check_dimension(associated.dimension, state.registry.dimension(collection)?)?;
+        let (role, subject) = match &asked.decision {
+            Decision::Verify { subject } => (Role::Verify, Some(subject.clone())),
+            _ => (Role::Identify, None),
+        };
+        state.registry.authorise(client, role, collection)?;
+        check_lifetime(associated.expires, REQUEST_SECONDS, state.now)?;
+        let under_way = state.asking.values();
+        if state.ledger.is_used(client, &associated.nonce)
+            || under_way.clone().any(|other| other.client == *client && other.nonce == associated.nonce)
+        {
+            return Err(HolderError::Replayed);
+        }
+        let record = state.registry.collection(collection)?;
+        let policy = record.policy().ok_or_else(|| HolderError::UnknownCollection(collection.clone()))?;
         policy.permits(&asked)?;
+        let (nonce, expires) = (associated.nonce, associated.expires);
+        let asking =
+            Asking { client: client.clone(), collection: collection.clone(), subject, nonce, expires, opened: false };
+        state.ledger.check(policy, &asking, under_way, state.now)?;
+        let window_seconds = policy.budgets.window_seconds;
 
         let mut scope = Vec::new();
         let mut lanes = Vec::new();
@@ -136,29 +253,28 @@ impl Query {
             return Err(HolderError::EmptyScope);
         }
         let view = record.view_digest();
-        let opened = unseal(state.party, &state.kem, state.readers()?, sealed)?;
-        let digest = sealed.digest();
-        state.registry.use_nonce(&associated.client, &associated.nonce, associated.expires, state.now);
+        let read = reader.open(sealed, &channel.session)?;
+        let (digest, opened) = (read.digest, read.opened);
 
         let request = Label::new("veilmatch/query/request").bytes(&digest.0).bytes(&view.0).digest();
-        let session = channel.session;
-        let [own, next] = state.party.parts();
-        let shared = |part| opened.part_digest(part, &session, &digest).into_iter().collect::<Vec<_>>();
-        let parts = SharedParts { with_next: shared(next), with_previous: shared(own) };
+        let [own, next] = read.parts;
+        let parts = SharedParts { with_next: vec![next], with_previous: vec![own] };
         let mut contribution = [0u8; 32];
         state.entropy.fill_bytes(&mut contribution);
         let private = Seed::random(state.entropy.as_mut());
         let handshake = Handshake::start(state, &mut channel, request, contribution, private, parts)?;
         let reply_key = opened.reply.duplicate();
+        state.asking.insert(channel.session, asking);
         Ok(Self {
             channel,
             associated,
             asked,
+            window_seconds,
             digest,
             opened: Some(opened),
             reply_key,
             replies: Counter::new(),
-            scope,
+            scope: Arc::new(scope),
             view,
             lanes,
             agreed: None,
@@ -176,7 +292,7 @@ impl Query {
     /// Takes the matcher's sums; once.
     pub(crate) fn sums(&mut self, state: &mut State, groups: Vec<GroupSums>) -> Result<(), HolderError> {
         if self.early_sums.is_some()
-            || matches!(self.phase, Phase::Sums { .. } | Phase::Decision { .. } | Phase::Finished)
+            || matches!(self.phase, Phase::Computing(_) | Phase::Sums(_) | Phase::Decision { .. } | Phase::Finished)
         {
             return Err(HolderError::SessionSpent(self.channel.session));
         }
@@ -204,7 +320,9 @@ impl Query {
                 Phase::Norm(run) => match run.advance(state, &mut self.channel)? {
                     Running::Waiting => return Ok(()),
                     Running::ReadyToOpen(_) => {
-                        state.audit.append(state.now, self.channel.session, AuditEvent::NormCheck { templates: 1 });
+                        let Associated { client, nonce, expires, .. } = &self.associated;
+                        let probe = Some(ProbeUse { client: client.clone(), nonce: *nonce, expires: *expires });
+                        state.log(self.channel.session, AuditEvent::NormCheck { templates: 1, probe });
                         run.open(state, &mut self.channel)?;
                     }
                     Running::Done(opened) => {
@@ -225,12 +343,12 @@ impl Query {
                 }
                 Phase::AwaitingSums => {
                     let Some(groups) = self.early_sums.take() else { return Ok(()) };
-                    let (shares, agreement) = self.check_and_share(state, &groups)?;
-                    self.phase = Phase::Sums { shares, agreement };
+                    let ticket = self.compute_shares(state, groups)?;
+                    self.phase = Phase::Computing(ticket);
                 }
-                Phase::Sums { shares, agreement } => {
+                Phase::Sums(Shares { shares, agreement }) => {
                     let Some(seen) = self.channel.take_both::<Digest>(state.party, SUMS)? else { return Ok(()) };
-                    let shares = std::mem::take(shares);
+                    let shares = std::mem::take(shares.expose_mut());
                     let agreement = *agreement;
                     let suspects: Vec<Suspect> = seen
                         .iter()
@@ -259,8 +377,12 @@ impl Query {
                             collection: self.associated.collection.clone(),
                             query: self.asked.clone(),
                             stage: stage as u8,
+                            window_seconds: self.window_seconds,
                         };
-                        state.audit.append(state.now, self.channel.session, event);
+                        if let Some(asking) = state.asking.get_mut(&self.channel.session) {
+                            asking.opened = true;
+                        }
+                        state.log(self.channel.session, event);
                         run.open(state, &mut self.channel)?;
                     }
                     Running::Done(opened) => {
@@ -269,7 +391,7 @@ impl Query {
                         return Ok(());
                     }
                 },
-                Phase::Finished => return Ok(()),
+                Phase::Computing(_) | Phase::Finished => return Ok(()),
             }
         }
     }
@@ -291,7 +413,7 @@ impl Query {
         };
         let (parameters, dimension, session) = (state.parameters, self.associated.dimension, self.channel.session);
         let mut shapes: Vec<ProbeShape> = Vec::new();
-        for scope in &self.scope {
+        for scope in self.scope.iter() {
             let layout = Layout::new(scope.group.layout.beta(), 1).map_err(|_| HolderError::BadSlots)?;
             shapes.push(ProbeShape { layout });
         }
@@ -386,19 +508,25 @@ impl Query {
         Ok(())
     }
 
-    /// Checks that the sums are those of every live group in the scope, forms this holder's shares of the scores and
-    /// tells the peers a digest of everything that the answer depends on. From here on the session is spent.
-    fn check_and_share(&mut self, state: &mut State, groups: &[GroupSums]) -> Result<(Vec<u64>, Digest), HolderError> {
+    /// A group that was rebuilt, or a member that was erased, since the session began must not be served any more.
+    fn check_scope(&self, state: &State) -> Result<(), HolderError> {
         let record = state.registry.collection(&self.associated.collection)?;
-        // A group that was rebuilt, or a member that was erased, since the session began must not be served any more.
-        for scope in &self.scope {
+        for scope in self.scope.iter() {
             let live = record.live_group(scope.group.group).is_some_and(|g| g.revision == scope.group.revision);
-            let chosen = scope.group.members.iter().filter(|m| scope.slots.binary_search(&m.slot).is_ok());
-            if !live || chosen.into_iter().any(|m| record.is_tombstoned(&m.digest)) {
+            let mut chosen = scope.group.members.iter().filter(|m| scope.slots.binary_search(&m.slot).is_ok());
+            if !live || chosen.any(|m| record.is_tombstoned(&m.digest)) {
                 return Err(HolderError::RegistryChanged);
             }
         }
-        for sums in groups {
+        Ok(())
+    }
+
+    /// Checks that the sums are named for every live group in the scope and hands out the rest: their scan check and this
+    /// holder's shares of the scores.
+    fn compute_shares(&mut self, state: &mut State, groups: Vec<GroupSums>) -> Result<u64, HolderError> {
+        self.check_scope(state)?;
+        let record = state.registry.collection(&self.associated.collection)?;
+        for sums in &groups {
             let (group, revision) = (sums.group, sums.revision);
             match self.scope.iter().find(|s| s.group.group == group) {
                 Some(scope) if scope.group.revision == revision => {}
@@ -408,77 +536,48 @@ impl Query {
                 _ => return Err(HolderError::UnregisteredGroup { group }),
             }
         }
-        let mut decoded: BTreeMap<GroupId, DecodedSums> = BTreeMap::new();
-        for scope in &self.scope {
-            let group = scope.group.group;
-            let mut named = groups.iter().filter(|s| s.group == group);
-            let sums = named.next().ok_or(HolderError::GroupLeftOut { group })?;
-            if named.next().is_some() {
-                return Err(HolderError::BadSums { what: "a group appears twice" });
-            }
-            decoded.insert(group, decode_sums(&state.parameters, scope.group.layout, sums)?);
-        }
-        for (shape, probe) in &self.probes {
-            let of_width: Vec<(&RegisteredGroup, &DecodedSums)> = self
-                .scope
-                .iter()
-                .filter(|s| s.group.layout.beta() == shape.layout.beta())
-                .filter_map(|s| Some((s.group.as_ref(), decoded.get(&s.group.group)?)))
-                .collect();
-            check_sums(&state.parameters, &state.ring, shape.layout, probe, &of_width)?;
-        }
-
         let mut secrets: Vec<Vec<Arc<SecretParts>>> = Vec::new();
-        for scope in &self.scope {
+        for scope in self.scope.iter() {
             let (epoch, rank) = (scope.group.epoch, scope.group.layout.rank());
             let of_group: Result<Vec<_>, _> =
                 (0..rank).map(|body| state.gallery_secret(&self.associated.collection, epoch, body)).collect();
             secrets.push(of_group?);
         }
-        let Some(probe_secret) = &self.probe_secret else { return Err(HolderError::OutOfTurn(self.channel.session)) };
-        let shares: Vec<u64> = self
-            .scope
-            .par_iter()
-            .zip(&secrets)
-            .flat_map_iter(|(scope, secrets)| {
-                let probe = self.probes.iter().find(|(s, _)| s.layout.beta() == scope.group.layout.beta());
-                match (probe, decoded.get(&scope.group.group)) {
-                    (Some((_, probe)), Some(sums)) => score_shares(
-                        state.party,
-                        &state.parameters,
-                        &state.ring,
-                        &scope.group,
-                        sums,
-                        probe,
-                        probe_secret,
-                        secrets,
-                        &scope.slots,
-                        self.asked.threshold,
-                    ),
-                    _ => Vec::new(),
-                }
-            })
-            .collect();
-
-        let digest = self.agreement(state, groups)?;
-        for peer in state.party.peers() {
-            self.channel.send(state, SUMS, peer, &digest)?;
-        }
-        Ok((shares, digest))
+        let session = self.channel.session;
+        let probe_secret = self.probe_secret.take().ok_or(HolderError::OutOfTurn(session))?;
+        let sharing = Sharing {
+            party: state.party,
+            parameters: state.parameters,
+            ring: Arc::clone(&state.ring),
+            session,
+            digest: self.digest,
+            view: self.view,
+            threshold: self.asked.threshold,
+            scope: Arc::clone(&self.scope),
+            probes: std::mem::take(&mut self.probes),
+            probe_secret,
+            secrets,
+            groups,
+        };
+        Ok(state.hand_out(session, move || Done::Shares(sharing.run())))
     }
 
-    /// H(session ‖ signed request ‖ registry ‖ probe ‖ groups, revisions, A, B): everything the answer depends on.
-    fn agreement(&self, state: &State, groups: &[GroupSums]) -> Result<Digest, HolderError> {
-        let mut hasher = Hasher::new("veilmatch/query/agreement");
-        hasher.field(&self.channel.session.0).field(&self.digest.0);
-        hasher.field(&self.view.0);
-        for (shape, probe) in &self.probes {
-            hasher.number(shape.layout.beta() as u64).field(&encode_polynomials(&state.parameters, &probe.bodies));
+    /// The sums have passed: tells the peers a digest of everything that the answer depends on. From here on the session is
+    /// spent.
+    pub(crate) fn worked(&mut self, state: &mut State, done: Done) -> Result<(), HolderError> {
+        let Done::Shares(shares) = done else { return Err(HolderError::OutOfTurn(self.channel.session)) };
+        let shares = shares?;
+        self.check_scope(state)?;
+        for peer in state.party.peers() {
+            self.channel.send(state, SUMS, peer, &shares.agreement)?;
         }
-        for sums in groups {
-            hasher.number(sums.group.0).number(sums.revision.0.into()).field(&sums.masks).field(&sums.scores);
-        }
-        Ok(hasher.finish())
+        self.phase = Phase::Sums(shares);
+        Ok(())
+    }
+
+    /// The ticket of the work that is out.
+    pub(crate) fn computing(&self) -> Option<u64> {
+        if let Phase::Computing(ticket) = self.phase { Some(ticket) } else { None }
     }
 
     fn answer(&mut self, state: &mut State, opened: &[Vec<Lanes>]) -> Result<(), HolderError> {
@@ -497,14 +596,15 @@ impl Query {
             (_, Answer::Any(_)) => return Err(HolderError::OutOfTurn(self.channel.session)),
         };
         let session = self.channel.session;
-        state.audit.append(state.now, session, AuditEvent::Outcome(outcome.clone()));
+        state.log(session, AuditEvent::Outcome(outcome.clone()));
         let reply = seal_reply(&self.reply_key, &mut self.replies, &self.digest, state.party, &self.asked, &outcome)?;
         state.tell_matcher(&FromHolder::Answer { session, reply })
     }
 
     pub(crate) fn late(&self, state: &State) -> Vec<Suspect> {
         match &self.phase {
-            Phase::Handshake(_) | Phase::Probe(_) | Phase::Sums { .. } => self.channel.late(state.party),
+            Phase::Computing(_) => Vec::new(),
+            Phase::Handshake(_) | Phase::Probe(_) | Phase::Sums(_) => self.channel.late(state.party),
             Phase::Norm(run) | Phase::Decision { run } => run.late(),
             Phase::AwaitingSums | Phase::Finished => vec![Suspect::Matcher],
         }

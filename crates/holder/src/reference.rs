@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use veilmatch_domain::{Dimension, Epoch, GroupId, Party, Revision, Threshold};
-use veilmatch_glwe::{GLWE_2048_V1, Layout, Parameters, ProbeCiphertext, place_gallery, place_probe};
+use veilmatch_glwe::{GLWE_2048_V1, Layout, MaskSeed, Masks, Parameters, ProbeCiphertext, place_gallery, place_probe};
 use veilmatch_kernels::{Ring, ScanProbe, scan_bodies};
 use veilmatch_secret::{Secret, Seed};
 
 use crate::keys::SecretParts;
 use crate::recrypt::encrypt;
-use crate::registry::RegisteredGroup;
+use crate::registry::{GroupMasks, RegisteredGroup};
 use crate::scan_check::combine_bodies;
 use crate::scores::{DecodedSums, score_shares};
 
@@ -120,7 +120,8 @@ fn every_step_agrees_with_the_reference_program() {
         epoch: Epoch(0),
         layout,
         members: Vec::new(),
-        masks,
+        dimension: Dimension::new(16).unwrap(),
+        masks: GroupMasks::expanded(Masks { seed: MaskSeed([0; 32]), values: masks }),
         check_seed: Seed::from_bytes([0; 32]),
         checks: [Vec::new(), Vec::new()],
     };

@@ -1,23 +1,29 @@
 //! What a holder remembers: clients, collections, admitted templates, live groups, revoked revisions, tombstones,
 //! used labels and used nonces (DESIGN 3.4, invariants 3 and 6).
 //!
-//! Only `Commit` and `Erase` change what decisions see; everything before them can be forgotten without a trace.
+//! Only `Commit` and `Erase` change what decisions see; everything before them can be forgotten without a trace. Every change
+//! is noted as a [`Record`] and leaves with the reaction that it belongs to.
 
+use borsh::{BorshDeserialize, BorshSerialize};
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::sync::{Arc, OnceLock};
 
 use veilmatch_domain::{
-    ClientId, CollectionId, Epoch, GroupId, Policy, Purpose, Revision, SessionId, SubjectId, TemplateDigest, Timestamp,
+    ClientId, CollectionId, Dimension, Epoch, GroupId, Policy, Purpose, Revision, Role, Roles, SessionId, SubjectId,
+    TemplateDigest, Timestamp,
 };
-use veilmatch_glwe::{BuildOrder, Layout, MaskSeed, Parameters};
-use veilmatch_sealed::{Associated, ClientVerifyingKey, SealedTemplate};
+use veilmatch_glwe::{BuildOrder, Layout, MaskSeed, Masks, Parameters};
+use veilmatch_sealed::ClientVerifyingKey;
 use veilmatch_secret::{Digest, Hasher, Seed};
 
 use crate::HolderError;
+use crate::record::{Key, Record, Signer, seed};
 use crate::scan_check::{CHECKS, CheckVector};
+use crate::work::ReadTemplate;
 
 /// One registered member of a group.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub(crate) struct RegisteredMember {
     /// Its slot.
     pub slot: usize,
@@ -27,7 +33,33 @@ pub(crate) struct RegisteredMember {
     pub digest: TemplateDigest,
 }
 
+/// The masks of a group: their seed, and what it expands to once that is needed.
+pub(crate) struct GroupMasks {
+    seed: MaskSeed,
+    values: OnceLock<Vec<u32>>,
+}
+
+impl BorshSerialize for GroupMasks {
+    fn serialize<W: io::Write>(&self, writer: &mut W) -> io::Result<()> {
+        self.seed.serialize(writer)
+    }
+}
+
+impl BorshDeserialize for GroupMasks {
+    fn deserialize_reader<R: io::Read>(reader: &mut R) -> io::Result<Self> {
+        Ok(Self { seed: MaskSeed::deserialize_reader(reader)?, values: OnceLock::new() })
+    }
+}
+
+impl GroupMasks {
+    /// Masks that are expanded already.
+    pub(crate) fn expanded(masks: Masks) -> Self {
+        Self { seed: masks.seed, values: OnceLock::from(masks.values) }
+    }
+}
+
 /// A live revision of a packed group.
+#[derive(BorshSerialize, BorshDeserialize)]
 pub(crate) struct RegisteredGroup {
     /// The group.
     pub group: GroupId,
@@ -39,12 +71,22 @@ pub(crate) struct RegisteredGroup {
     pub layout: Layout,
     /// Members by ascending slot, as built; decisions skip those that were erased since.
     pub members: Vec<RegisteredMember>,
-    /// Masks a_j, J·N transformed residues: public, kept so that they are expanded once.
-    pub masks: Vec<u32>,
+    /// Dimension of its members.
+    pub dimension: Dimension,
+    /// Masks a_j: public.
+    pub masks: GroupMasks,
     /// Seed of ρ, known to the holders alone.
+    #[borsh(serialize_with = "seed::write", deserialize_with = "seed::read")]
     pub check_seed: Seed,
     /// C_{g,j} for both checks.
     pub checks: [CheckVector; CHECKS],
+}
+
+impl RegisteredGroup {
+    /// J·N transformed residues, expanded once.
+    pub(crate) fn masks(&self, parameters: &Parameters) -> &[u32] {
+        self.masks.values.get_or_init(|| self.masks.seed.expand(parameters, self.layout, self.dimension).values)
+    }
 }
 
 impl std::fmt::Debug for RegisteredGroup {
@@ -53,16 +95,52 @@ impl std::fmt::Debug for RegisteredGroup {
     }
 }
 
-/// What a holder contributed to a label, so that a retry gives identical bytes.
+/// What a holder contributed to the newest label of a group, so that a retry gives identical bytes. Older ones are refused.
+#[derive(BorshSerialize, BorshDeserialize)]
 pub(crate) struct LabelRecord {
+    /// The revision.
+    pub revision: Revision,
     /// Digest of the content that the label was used for.
     pub content: Digest,
     /// The public contribution to the mask seed.
     pub contribution: [u8; 32],
     /// The contribution to the check seed, shown to holders alone.
+    #[borsh(serialize_with = "seed::write", deserialize_with = "seed::read")]
     pub private: Seed,
     /// The masks that all three contributions led to, once known.
     pub masks: Option<MaskSeed>,
+}
+
+/// The last erasure of a subject.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub(crate) struct Erasure {
+    /// Which signed request.
+    pub request: Digest,
+    /// Which template.
+    pub digest: TemplateDigest,
+    /// When the request expires: an older one must not erase a template that was enrolled after this one.
+    pub expires: Timestamp,
+}
+
+/// A client as a holder knows it.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct ClientRecord {
+    /// Checks its signatures. It stays for good: templates that it enrolled are checked again at every rebuild.
+    pub key: ClientVerifyingKey,
+    /// What it may do.
+    pub roles: Roles,
+    /// In which collections; `None` for all.
+    pub collections: Option<BTreeSet<CollectionId>>,
+    /// Whether nothing new is accepted from it. What it enrolled stays.
+    pub revoked: bool,
+}
+
+impl ClientRecord {
+    /// A client that may do everything everywhere.
+    #[must_use]
+    pub fn with_all_roles(key: ClientVerifyingKey) -> Self {
+        Self { key, roles: Roles::ALL, collections: None, revoked: false }
+    }
 }
 
 /// One collection.
@@ -72,14 +150,15 @@ pub(crate) struct CollectionRecord {
     admitted: BTreeMap<SubjectId, TemplateDigest>,
     reserved: BTreeMap<SubjectId, SessionId>,
     tombstones: BTreeSet<TemplateDigest>,
-    /// The last erasure of a subject: which signed request, which template.
-    erased: BTreeMap<SubjectId, (Digest, TemplateDigest)>,
+    erased: BTreeMap<SubjectId, Erasure>,
     live: BTreeMap<GroupId, Arc<RegisteredGroup>>,
     located: BTreeMap<TemplateDigest, GroupId>,
-    revoked: BTreeSet<(GroupId, Revision)>,
-    labels: BTreeMap<(GroupId, Revision), LabelRecord>,
+    /// Per group the highest revision that was revoked. A live one is always above it.
+    revoked: BTreeMap<GroupId, Revision>,
+    labels: BTreeMap<GroupId, LabelRecord>,
     /// [`CollectionRecord::view_digest`], until something changes: every query compares it three times.
     view: OnceLock<Digest>,
+    changes: Vec<Record>,
 }
 
 impl CollectionRecord {
@@ -115,7 +194,7 @@ impl CollectionRecord {
     /// Whether a revision was revoked.
     #[must_use]
     pub(crate) fn is_revoked(&self, group: GroupId, revision: Revision) -> bool {
-        self.revoked.contains(&(group, revision))
+        self.revoked.get(&group).is_some_and(|highest| revision <= *highest)
     }
 
     /// Whether a template was erased.
@@ -142,8 +221,9 @@ impl CollectionRecord {
     }
 
     /// Admits a template under a reservation.
-    pub(crate) fn admit(&mut self, subject: SubjectId, digest: TemplateDigest) {
+    pub(crate) fn admit(&mut self, id: &CollectionId, subject: SubjectId, digest: TemplateDigest) {
         self.reserved.remove(&subject);
+        self.changes.push(Record::put(&Key::Admitted(id.clone(), subject.clone()), &digest));
         self.admitted.insert(subject, digest);
         self.view = OnceLock::new();
     }
@@ -151,25 +231,38 @@ impl CollectionRecord {
     /// Marks the template of a subject as erased. Returns its digest and the group that still carries it.
     ///
     /// # Errors
-    /// [`HolderError::UnknownSubject`].
+    /// [`HolderError::UnknownSubject`]; [`HolderError::Replayed`] if the subject was enrolled again after an erasure that
+    /// was signed later than this one.
     pub(crate) fn erase(
         &mut self,
+        id: &CollectionId,
         subject: &SubjectId,
         request: Digest,
+        expires: Timestamp,
     ) -> Result<(TemplateDigest, Option<GroupId>), HolderError> {
+        let before = self.erased.get(subject);
+        if self.admitted.contains_key(subject) && before.is_some_and(|b| b.expires > expires) {
+            return Err(HolderError::Replayed);
+        }
         // Another holder may have missed the erasure: the client's second request must be able to bring it along.
-        let before = self.erased.get(subject).map(|(_, digest)| *digest);
+        let before = before.map(|b| b.digest);
         let digest = self.admitted.remove(subject).or(before);
         let digest = digest.ok_or_else(|| HolderError::UnknownSubject(subject.clone()))?;
+        let erasure = Erasure { request, digest, expires };
         self.tombstones.insert(digest);
         self.view = OnceLock::new();
-        self.erased.insert(subject.clone(), (request, digest));
+        self.erased.insert(subject.clone(), erasure);
+        self.changes.extend([
+            Record::gone(&Key::Admitted(id.clone(), subject.clone())),
+            Record::put(&Key::Tombstone(id.clone(), digest), &()),
+            Record::put(&Key::Erased(id.clone(), subject.clone()), &erasure),
+        ]);
         Ok((digest, self.located.get(&digest).copied()))
     }
 
     /// What this signed request erased, if it was the subject's last erasure and the subject is not enrolled again.
     pub(crate) fn erased_by(&self, subject: &SubjectId, request: &Digest) -> Option<(TemplateDigest, Option<GroupId>)> {
-        let (by, digest) = self.erased.get(subject)?;
+        let Erasure { request: by, digest, .. } = self.erased.get(subject)?;
         (by == request && !self.admitted.contains_key(subject)).then(|| (*digest, self.located.get(digest).copied()))
     }
 
@@ -180,34 +273,46 @@ impl CollectionRecord {
     /// [`HolderError::RevokedRevision`] for a revision that was revoked.
     pub(crate) fn label(
         &mut self,
+        id: &CollectionId,
         group: GroupId,
         revision: Revision,
         content: Digest,
         draw: impl FnOnce() -> ([u8; 32], Seed),
-    ) -> Result<&mut LabelRecord, HolderError> {
+    ) -> Result<([u8; 32], Seed), HolderError> {
         if self.is_revoked(group, revision) {
             return Err(HolderError::RevokedRevision { group, revision });
         }
-        let newest = self.labels.range((group, Revision(0))..=(group, Revision(u32::MAX))).next_back();
-        if let Some((&(_, newest), record)) = newest
-            && (revision < newest || (revision == newest && record.content != content))
-        {
+        if let Some(newest) = self.labels.get(&group).filter(|newest| revision <= newest.revision) {
+            if revision == newest.revision && newest.content == content {
+                return Ok((newest.contribution, newest.private.duplicate()));
+            }
             return Err(HolderError::LabelReused { group, revision });
         }
-        Ok(self.labels.entry((group, revision)).or_insert_with(|| {
-            let (contribution, private) = draw();
-            LabelRecord { content, contribution, private, masks: None }
-        }))
+        let (contribution, private) = draw();
+        let drawn = (contribution, private.duplicate());
+        let record = LabelRecord { revision, content, contribution, private, masks: None };
+        self.changes.push(Record::put(&Key::Label(id.clone(), group), &record));
+        self.labels.insert(group, record);
+        Ok(drawn)
     }
 
     /// Records the masks that a label's contributions led to.
     ///
     /// # Errors
     /// [`HolderError::LabelReused`] if the label led to other masks before: a peer changed its contribution.
-    pub(crate) fn fix_masks(&mut self, group: GroupId, revision: Revision, masks: MaskSeed) -> Result<(), HolderError> {
-        match self.labels.get_mut(&(group, revision)) {
-            Some(record) if record.masks.is_none_or(|known| known == masks) => {
-                record.masks = Some(masks);
+    pub(crate) fn fix_masks(
+        &mut self,
+        id: &CollectionId,
+        group: GroupId,
+        revision: Revision,
+        masks: MaskSeed,
+    ) -> Result<(), HolderError> {
+        match self.labels.get_mut(&group) {
+            Some(record) if record.revision == revision && record.masks.is_none_or(|known| known == masks) => {
+                if record.masks.is_none() {
+                    record.masks = Some(masks);
+                    self.changes.push(Record::put(&Key::Label(id.clone(), group), record));
+                }
                 Ok(())
             }
             _ => Err(HolderError::LabelReused { group, revision }),
@@ -215,27 +320,39 @@ impl CollectionRecord {
     }
 
     /// Makes a revision live and revokes what it replaces.
-    pub(crate) fn commit(&mut self, built: RegisteredGroup, replaces: &[GroupId]) {
-        self.view = OnceLock::new();
+    pub(crate) fn commit(&mut self, id: &CollectionId, built: RegisteredGroup, replaces: &[GroupId]) {
         let group = built.group;
         for old in replaces.iter().chain([&group]) {
-            if let Some(gone) = self.live.remove(old) {
-                self.revoked.insert((gone.group, gone.revision));
-                self.located.retain(|_, place| place != old);
-            }
+            self.take_down(id, *old, Some((group, built.revision)));
         }
-        for member in &built.members {
-            self.located.insert(member.digest, group);
-        }
-        self.live.insert(group, Arc::new(built));
+        self.changes.push(Record::put(&Key::Group(id.clone(), group), &built));
+        self.put_up(built);
     }
 
     /// Revokes a group without a successor: its last member was erased.
-    pub(crate) fn revoke(&mut self, group: GroupId) {
+    pub(crate) fn revoke(&mut self, id: &CollectionId, group: GroupId) {
+        self.take_down(id, group, None);
+    }
+
+    fn put_up(&mut self, built: RegisteredGroup) {
         self.view = OnceLock::new();
-        if let Some(gone) = self.live.remove(&group) {
-            self.revoked.insert((gone.group, gone.revision));
-            self.located.retain(|_, place| *place != group);
+        self.located.extend(built.members.iter().map(|member| (member.digest, built.group)));
+        self.live.insert(built.group, Arc::new(built));
+    }
+
+    fn take_down(&mut self, id: &CollectionId, group: GroupId, successor: Option<(GroupId, Revision)>) {
+        self.view = OnceLock::new();
+        let Some(gone) = self.live.remove(&group) else { return };
+        for member in &gone.members {
+            if self.located.get(&member.digest) == Some(&group) {
+                self.located.remove(&member.digest);
+            }
+        }
+        self.changes.push(Record::gone(&Key::Group(id.clone(), group)));
+        // A retry that built the live revision once more gave the same bytes: it is not revoked.
+        if successor != Some((group, gone.revision)) {
+            self.changes.push(Record::put(&Key::Revoked(id.clone(), group), &gone.revision));
+            self.revoked.insert(group, gone.revision);
         }
     }
 
@@ -272,31 +389,117 @@ impl CollectionRecord {
 /// Everything a holder remembers but its keys.
 #[derive(Default)]
 pub(crate) struct Registry {
-    clients: BTreeMap<ClientId, ClientVerifyingKey>,
+    /// Shared with work that is out.
+    clients: Arc<BTreeMap<ClientId, ClientRecord>>,
     collections: BTreeMap<CollectionId, CollectionRecord>,
-    nonces: BTreeMap<(ClientId, [u8; 16]), Timestamp>,
-    spent: BTreeSet<SessionId>,
+    nonces: BTreeMap<(Signer, [u8; 16]), Timestamp>,
+    by_expiry: BTreeSet<(Timestamp, Signer, [u8; 16])>,
+    /// Query sessions that have ended, until their probes expire.
+    spent: BTreeMap<SessionId, Timestamp>,
+    spent_by_expiry: BTreeSet<(Timestamp, SessionId)>,
+    changes: Vec<Record>,
 }
 
 impl Registry {
-    /// Registers a client's public key.
-    pub(crate) fn register_client(&mut self, client: ClientId, key: ClientVerifyingKey) {
-        self.clients.insert(client, key);
+    /// What has changed since the last call, in order.
+    pub(crate) fn take_changes(&mut self) -> Vec<Record> {
+        let mut changes = std::mem::take(&mut self.changes);
+        for record in self.collections.values_mut() {
+            changes.append(&mut record.changes);
+        }
+        changes
+    }
+
+    /// Takes a record back after a restart; `false` if it is of another kind.
+    ///
+    /// # Errors
+    /// The value cannot be read.
+    pub(crate) fn remember(&mut self, key: &Key, value: &[u8]) -> io::Result<bool> {
+        match key {
+            Key::Client(client) => {
+                Arc::make_mut(&mut self.clients).insert(client.clone(), borsh::from_slice(value)?);
+            }
+            Key::Collection(id) => self.entry(id).policy = Some(borsh::from_slice(value)?),
+            Key::Admitted(id, subject) => {
+                self.entry(id).admitted.insert(subject.clone(), borsh::from_slice(value)?);
+            }
+            Key::Tombstone(id, digest) => {
+                self.entry(id).tombstones.insert(*digest);
+            }
+            Key::Erased(id, subject) => {
+                self.entry(id).erased.insert(subject.clone(), borsh::from_slice(value)?);
+            }
+            Key::Group(id, _) => self.entry(id).put_up(borsh::from_slice(value)?),
+            Key::Revoked(id, group) => {
+                self.entry(id).revoked.insert(*group, borsh::from_slice(value)?);
+            }
+            Key::Label(id, group) => {
+                self.entry(id).labels.insert(*group, borsh::from_slice(value)?);
+            }
+            Key::Nonce(signer, nonce) => {
+                let expires = borsh::from_slice(value)?;
+                self.nonces.insert((signer.clone(), *nonce), expires);
+                self.by_expiry.insert((expires, signer.clone(), *nonce));
+            }
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// A collection, made if a record of it comes before its policy.
+    pub(crate) fn entry(&mut self, id: &CollectionId) -> &mut CollectionRecord {
+        self.collections.entry(id.clone()).or_default()
+    }
+
+    /// Registers a client or changes what it may do.
+    pub(crate) fn register_client(&mut self, client: ClientId, record: ClientRecord) {
+        self.changes.push(Record::put(&Key::Client(client.clone()), &record));
+        Arc::make_mut(&mut self.clients).insert(client, record);
     }
 
     /// Creates a collection or changes its policy.
     pub(crate) fn set_policy(&mut self, collection: CollectionId, policy: Policy) {
+        self.changes.push(Record::put(&Key::Collection(collection.clone()), &policy));
         let record = self.collections.entry(collection).or_default();
         record.policy = Some(policy);
         record.view = OnceLock::new();
     }
 
-    /// A client's key.
+    /// All clients.
+    pub(crate) fn clients(&self) -> Arc<BTreeMap<ClientId, ClientRecord>> {
+        Arc::clone(&self.clients)
+    }
+
+    /// A client.
     ///
     /// # Errors
     /// [`HolderError::UnknownClient`].
-    pub(crate) fn client(&self, client: &ClientId) -> Result<&ClientVerifyingKey, HolderError> {
+    pub(crate) fn client(&self, client: &ClientId) -> Result<&ClientRecord, HolderError> {
         self.clients.get(client).ok_or_else(|| HolderError::UnknownClient(client.clone()))
+    }
+
+    /// Whether a client may do this in a collection.
+    ///
+    /// # Errors
+    /// [`HolderError::UnknownClient`], [`HolderError::ClientRevoked`], [`HolderError::OtherTenant`],
+    /// [`HolderError::RoleMissing`].
+    pub(crate) fn authorise(
+        &self,
+        client: &ClientId,
+        role: Role,
+        collection: &CollectionId,
+    ) -> Result<(), HolderError> {
+        let record = self.client(client)?;
+        if record.revoked {
+            return Err(HolderError::ClientRevoked(client.clone()));
+        }
+        if record.collections.as_ref().is_some_and(|named| !named.contains(collection)) {
+            return Err(HolderError::OtherTenant { client: client.clone(), collection: collection.clone() });
+        }
+        if !record.roles.has(role) {
+            return Err(HolderError::RoleMissing { client: client.clone(), role });
+        }
+        Ok(())
     }
 
     /// A collection.
@@ -320,45 +523,47 @@ impl Registry {
         self.collections.iter()
     }
 
-    /// Checks the signature and the collection's dimension of a sealed template.
+    /// The dimension of a collection's templates and probes.
     ///
     /// # Errors
-    /// Unknown client or collection, wrong signature, wrong dimension.
-    pub(crate) fn check_sealed(&self, sealed: &SealedTemplate) -> Result<(), HolderError> {
-        let associated: &Associated = sealed.associated();
-        sealed.verify(self.client(&associated.client)?)?;
-        let policy = self.collection(&associated.collection)?.policy();
-        let expected = policy.ok_or_else(|| HolderError::UnknownCollection(associated.collection.clone()))?.dimension;
-        if associated.dimension != expected {
-            return Err(HolderError::WrongDimension { found: associated.dimension.get(), expected: expected.get() });
-        }
-        Ok(())
+    /// [`HolderError::UnknownCollection`].
+    pub(crate) fn dimension(&self, collection: &CollectionId) -> Result<Dimension, HolderError> {
+        let policy = self.collection(collection)?.policy();
+        Ok(policy.ok_or_else(|| HolderError::UnknownCollection(collection.clone()))?.dimension)
     }
 
-    /// Checks that a request is fresh.
+    /// Checks that a request is fresh and does not ask to be remembered for too long.
     ///
     /// # Errors
-    /// [`HolderError::Expired`], [`HolderError::Replayed`].
+    /// [`HolderError::Expired`], [`HolderError::ExpiresTooLate`], [`HolderError::Replayed`].
     pub(crate) fn check_fresh(
         &self,
-        client: &ClientId,
+        signer: &Signer,
         nonce: &[u8; 16],
         expires: Timestamp,
+        longest: u64,
         now: Timestamp,
     ) -> Result<(), HolderError> {
-        if expires < now {
-            return Err(HolderError::Expired);
-        }
-        if self.nonces.contains_key(&(client.clone(), *nonce)) {
+        check_lifetime(expires, longest, now)?;
+        if self.nonces.contains_key(&(signer.clone(), *nonce)) {
             return Err(HolderError::Replayed);
         }
         Ok(())
     }
 
     /// Uses up a nonce; forgets those whose requests have expired anyway.
-    pub(crate) fn use_nonce(&mut self, client: &ClientId, nonce: &[u8; 16], expires: Timestamp, now: Timestamp) {
-        self.nonces.retain(|_, expiry| *expiry >= now);
-        self.nonces.insert((client.clone(), *nonce), expires);
+    pub(crate) fn use_nonce(&mut self, signer: Signer, nonce: [u8; 16], expires: Timestamp, now: Timestamp) {
+        while let Some((expiry, by, old)) = self.by_expiry.pop_first() {
+            if expiry >= now {
+                self.by_expiry.insert((expiry, by, old));
+                break;
+            }
+            self.changes.push(Record::gone(&Key::Nonce(by.clone(), old)));
+            self.nonces.remove(&(by, old));
+        }
+        self.changes.push(Record::put(&Key::Nonce(signer.clone(), nonce), &expires));
+        self.by_expiry.insert((expires, signer.clone(), nonce));
+        self.nonces.insert((signer, nonce), expires);
     }
 
     /// Drops every reservation of a session.
@@ -383,20 +588,29 @@ impl Registry {
             .filter(|g| record.enrolled_members(g).next().is_none())
             .map(|g| g.group);
         if let Some(group) = empty {
-            record.revoke(group);
+            record.revoke(collection, group);
         }
         Ok(())
     }
 
-    /// Marks a query session as ended, whether it gave its decision or failed.
-    pub(crate) fn spend(&mut self, session: SessionId) {
-        self.spent.insert(session);
+    /// Marks a query session as ended, whether it gave its decision or failed; `expires` is its probe's. Afterwards the probe
+    /// is refused anyway.
+    pub(crate) fn spend(&mut self, session: SessionId, expires: Timestamp, now: Timestamp) {
+        while let Some((expiry, old)) = self.spent_by_expiry.pop_first() {
+            if expiry >= now {
+                self.spent_by_expiry.insert((expiry, old));
+                break;
+            }
+            self.spent.remove(&old);
+        }
+        self.spent.insert(session, expires);
+        self.spent_by_expiry.insert((expires, session));
     }
 
     /// Whether a query session has ended.
     #[must_use]
     pub(crate) fn is_spent(&self, session: &SessionId) -> bool {
-        self.spent.contains(session)
+        self.spent.contains_key(session)
     }
 
     /// Checks an order's members against what was admitted; returns what the group will register.
@@ -405,37 +619,30 @@ impl Registry {
     /// The reason that the order cannot be built.
     pub(crate) fn check_order(
         &self,
-        parameters: &Parameters,
         order: &BuildOrder,
-        sealed: &[SealedTemplate],
+        templates: &[ReadTemplate],
     ) -> Result<Vec<RegisteredMember>, HolderError> {
         let record = self.collection(&order.collection)?;
-        let slots_fit = order.members.is_sorted_by(|a, b| a.slot < b.slot)
-            && order.members.last().is_some_and(|m| (m.slot as usize) < order.layout.capacity(parameters));
-        if !slots_fit {
-            return Err(HolderError::BadSlots);
-        }
-        let mut members = Vec::with_capacity(sealed.len());
-        for (member, template) in order.members.iter().zip(sealed) {
-            self.check_sealed(template)?;
-            let associated = template.associated();
+        let mut members = Vec::with_capacity(templates.len());
+        for (member, template) in order.members.iter().zip(templates) {
+            let ReadTemplate { associated, digest, .. } = template;
+            check_dimension(associated.dimension, self.dimension(&associated.collection)?)?;
             let Purpose::Enrol { subject } = &associated.purpose else {
                 return Err(HolderError::WrongUse { what: "purpose" });
             };
             if associated.collection != order.collection {
                 return Err(HolderError::WrongUse { what: "collection" });
             }
-            let digest = template.digest();
-            if record.template_of(subject) != Some(&digest) || record.is_tombstoned(&digest) {
+            if record.template_of(subject) != Some(digest) || record.is_tombstoned(digest) {
                 return Err(HolderError::NotAdmitted { slot: member.slot });
             }
-            if let Some(group) = record.group_of(&digest)
+            if let Some(group) = record.group_of(digest)
                 && group != order.group
                 && !order.replaces.contains(&group)
             {
                 return Err(HolderError::MemberElsewhere { slot: member.slot, group });
             }
-            members.push(RegisteredMember { slot: member.slot as usize, subject: subject.clone(), digest });
+            members.push(RegisteredMember { slot: member.slot as usize, subject: subject.clone(), digest: *digest });
         }
         // A rebuild may not drop anybody who is still enrolled: that would be an erasure nobody signed.
         let kept: BTreeSet<&TemplateDigest> = members.iter().map(|m| &m.digest).collect();
@@ -451,4 +658,31 @@ impl Registry {
         }
         Ok(members)
     }
+}
+
+/// Checks that an order's slots ascend and fit its layout.
+pub(crate) fn check_slots(parameters: &Parameters, order: &BuildOrder) -> Result<(), HolderError> {
+    let fit = order.members.is_sorted_by(|a, b| a.slot < b.slot)
+        && order.members.last().is_some_and(|m| (m.slot as usize) < order.layout.capacity(parameters));
+    if fit { Ok(()) } else { Err(HolderError::BadSlots) }
+}
+
+/// Checks the dimension of a template or probe against its collection's.
+pub(crate) fn check_dimension(found: Dimension, expected: Dimension) -> Result<(), HolderError> {
+    if found == expected {
+        Ok(())
+    } else {
+        Err(HolderError::WrongDimension { found: found.get(), expected: expected.get() })
+    }
+}
+
+/// Checks that a request has not expired and expires soon enough.
+pub(crate) fn check_lifetime(expires: Timestamp, longest: u64, now: Timestamp) -> Result<(), HolderError> {
+    if expires < now {
+        return Err(HolderError::Expired);
+    }
+    if expires.0 - now.0 > longest {
+        return Err(HolderError::ExpiresTooLate { allowed_seconds: longest });
+    }
+    Ok(())
 }

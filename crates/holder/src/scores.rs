@@ -95,7 +95,7 @@ pub(crate) fn score_shares(
     let positions = layout.positions(parameters);
     let (mut d, mut e) = (Accumulator::new(n), Accumulator::new(n));
     for ((mask, probe_mask), probe_body) in
-        group.masks.chunks_exact(n).zip(probe.masks.chunks_exact(n)).zip(probe.bodies.chunks_exact(n))
+        group.masks(parameters).chunks_exact(n).zip(probe.masks.chunks_exact(n)).zip(probe.bodies.chunks_exact(n))
     {
         d.accumulate(probe_body, mask);
         e.accumulate(probe_mask, mask);

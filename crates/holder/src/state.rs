@@ -11,29 +11,42 @@ use veilmatch_mpc::{Frame, Inbox, Links};
 use veilmatch_sealed::{ClientSigningKey, HolderPublicKey};
 use veilmatch_secret::Entropy;
 
-use crate::audit::AuditLog;
+use crate::audit::{AuditEntry, AuditEvent, AuditLog};
 use crate::error::Speaker;
 use crate::holder::{Outbound, PeerMessage, Recipient};
 use crate::keys::{EpochKeys, SecretParts};
+use crate::ledger::{Asking, Ledger};
+use crate::record::{Key, Record};
 use crate::registry::Registry;
+use crate::work::{Done, TemplateReader, Work};
 use crate::{HolderError, HolderSecretKey};
 
 /// Shared state of a holder.
 pub(crate) struct State {
     pub(crate) party: Party,
     pub(crate) parameters: Parameters,
-    pub(crate) ring: Ring,
+    pub(crate) ring: Arc<Ring>,
     pub(crate) identity: ClientSigningKey,
-    pub(crate) kem: HolderSecretKey,
-    pub(crate) readers: Option<[HolderPublicKey; 3]>,
+    pub(crate) kem: Arc<HolderSecretKey>,
+    pub(crate) readers: Option<Arc<[HolderPublicKey; 3]>>,
     pub(crate) epochs: BTreeMap<Epoch, EpochKeys>,
     pub(crate) current: Option<Epoch>,
     pub(crate) gallery_secrets: BTreeMap<(Epoch, CollectionId, usize), Arc<SecretParts>>,
     pub(crate) registry: Registry,
     pub(crate) audit: AuditLog,
+    pub(crate) ledger: Ledger,
+    /// Where the log was when the ledger was last saved: its length.
+    pub(crate) ledger_saved: u64,
+    /// Queries that are under way.
+    pub(crate) asking: BTreeMap<SessionId, Asking>,
     pub(crate) entropy: Box<dyn Entropy>,
     pub(crate) now: Timestamp,
+    pub(crate) saves: Vec<Record>,
+    pub(crate) logs: Vec<AuditEntry>,
     pub(crate) outbox: Vec<Outbound>,
+    pub(crate) work: Vec<Work>,
+    /// Number of the next piece of work.
+    pub(crate) ticket: u64,
 }
 
 impl State {
@@ -45,8 +58,37 @@ impl State {
         self.current.ok_or(HolderError::NoKeys)
     }
 
-    pub(crate) fn readers(&self) -> Result<&[HolderPublicKey; 3], HolderError> {
-        self.readers.as_ref().ok_or(HolderError::NoKeys)
+    /// Writes an entry of the log; the ledger follows it.
+    pub(crate) fn log(&mut self, session: SessionId, event: AuditEvent) {
+        let entry = self.audit.append(self.now, session, event);
+        self.ledger.apply(&entry);
+        self.logs.push(entry);
+    }
+
+    /// Saves the ledger, with the place in the log that it has reached.
+    pub(crate) fn save_ledger(&mut self) {
+        if let Some(head) = self.audit.head() {
+            self.saves.push(Record::put(&Key::Ledger, &(head, &self.ledger)));
+            self.ledger_saved = self.audit.len();
+        }
+    }
+
+    /// What reading sealed templates takes.
+    pub(crate) fn template_reader(&self) -> Result<TemplateReader, HolderError> {
+        Ok(TemplateReader {
+            party: self.party,
+            kem: Arc::clone(&self.kem),
+            readers: Arc::clone(self.readers.as_ref().ok_or(HolderError::NoKeys)?),
+            clients: self.registry.clients(),
+        })
+    }
+
+    /// Hands out work of a session; returns its ticket.
+    pub(crate) fn hand_out(&mut self, session: SessionId, job: impl FnOnce() -> Done + Send + 'static) -> u64 {
+        let ticket = self.ticket;
+        self.ticket += 1;
+        self.work.push(Work::new(session, ticket, job));
+        ticket
     }
 
     /// This holder's parts of s_k, expanded once per epoch, collection and body.
@@ -63,6 +105,11 @@ impl State {
         let parts = Arc::new(self.keys(epoch)?.gallery_secret(&self.parameters, &self.ring, collection, body));
         self.gallery_secrets.insert(key, Arc::clone(&parts));
         Ok(parts)
+    }
+
+    /// Tells the matcher which epoch is current here.
+    pub(crate) fn tell_status(&mut self) -> Result<(), HolderError> {
+        self.tell_matcher(&FromHolder::Status { party: self.party, epoch: self.current })
     }
 
     pub(crate) fn tell_matcher(&mut self, message: &FromHolder) -> Result<(), HolderError> {

@@ -46,6 +46,12 @@ impl HolderSecretKey {
         Ok(Self { key, public })
     }
 
+    /// A second copy; wiped on drop like the first.
+    #[must_use]
+    pub fn duplicate(&self) -> Self {
+        Self { key: self.key.clone(), public: self.public.clone() }
+    }
+
     /// The secret bytes, for the holder's own key file.
     #[must_use]
     pub fn secret_bytes(&self) -> Secret<[u8; 32]> {

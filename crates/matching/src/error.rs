@@ -70,6 +70,9 @@ pub enum MatcherError {
     /// There is no connection to a holder.
     #[error("no connection to {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and "))]
     Unreachable(Vec<Suspect>),
+    /// The matcher is being stopped.
+    #[error("the matcher is stopping")]
+    Stopping,
     /// The store refused.
     #[error("{text}")]
     Storage {
@@ -106,7 +109,7 @@ impl MatcherError {
             Self::SeedsDiffer(a, b) => vec![Suspect::pair(*a, *b)],
             Self::Ciphertext(e) => holders(e.part()),
             Self::TimedOut(suspects) | Self::Unreachable(suspects) => suspects.clone(),
-            Self::EmptyScope | Self::NoKeys | Self::Busy { .. } => Vec::new(),
+            Self::EmptyScope | Self::NoKeys | Self::Busy { .. } | Self::Stopping => Vec::new(),
             Self::Storage { .. } => vec![Suspect::Matcher],
             _ => vec![Suspect::Client],
         }
@@ -138,6 +141,7 @@ impl Explain for MatcherError {
             Self::WrongDimension { .. } => "wrong-dimension",
             Self::OtherCollection(_) => "other-collection",
             Self::Busy { .. } => "busy",
+            Self::Stopping => "stopping",
             Self::Unreachable(_) => "unreachable",
             Self::Storage { code, .. } => code,
         }
@@ -154,7 +158,7 @@ impl Explain for MatcherError {
             Self::Sealed(e) => e.status(),
             Self::UnknownCollection(_) | Self::UnknownSubject(_) => Status::NotFound,
             Self::EmptyScope | Self::NoKeys => Status::FailedPrecondition,
-            Self::TimedOut(_) | Self::Unreachable(_) => Status::Unavailable,
+            Self::TimedOut(_) | Self::Unreachable(_) | Self::Stopping => Status::Unavailable,
             _ => Status::Aborted,
         }
     }
@@ -177,6 +181,7 @@ impl Explain for MatcherError {
             Self::Unreachable(_) => {
                 "check that the key holder runs and is reachable, then ask again; nothing was asked of anybody"
             }
+            Self::Stopping => "ask again when it is back",
             Self::Storage { advice, .. } => advice,
             Self::NoKeys => "hold the key ceremony with all three key holders first",
             _ => "look at the named holder's logs; nothing was opened or changed",

@@ -320,6 +320,12 @@ impl Matcher {
         self.react()
     }
 
+    /// Which holders can be reached.
+    #[must_use]
+    pub fn connected(&self) -> [bool; 3] {
+        self.shared.connected
+    }
+
     /// Rebuilds every group of a collection under the current epoch; the answer goes to `request`.
     pub fn rotate(&mut self, request: RequestId, collection: &CollectionId) -> Reaction {
         let plans = self
@@ -330,6 +336,25 @@ impl Matcher {
             .unwrap_or_default();
         self.waiting.push_back((request, Job::Rebuild { collection: collection.clone(), plans }));
         self.react()
+    }
+
+    /// Makes searchable what is stored and is not yet; the answer comes when it is.
+    pub fn index_pending(&mut self, request: RequestId, collection: CollectionId) -> Reaction {
+        if let Err(error) = self.queue(request, Job::Index { collection }) {
+            self.shared.refuse(request, &error);
+        }
+        self.react()
+    }
+
+    /// Begins no maintenance any more.
+    pub fn stop_maintenance(&mut self) {
+        self.shared.limits.maintenance = false;
+    }
+
+    /// What is true already and only has to be written down.
+    pub fn tidy(&mut self) -> Option<Work> {
+        let lazy = self.shared.take_lazy();
+        (!lazy.is_empty()).then_some(Work(Task::Tidy { lazy }))
     }
 
     /// Collections with their descriptions and indexes, by name.
@@ -472,9 +497,10 @@ impl Matcher {
         if limits.maintenance {
             self.maintain();
         }
-        if self.writer.is_none() && !self.shared.lazy.is_empty() {
-            let lazy = self.shared.take_lazy();
-            self.shared.work(Task::Tidy { lazy });
+        if self.writer.is_none()
+            && let Some(Work(task)) = self.tidy()
+        {
+            self.shared.work(task);
         }
         self.react()
     }
@@ -590,6 +616,18 @@ impl Matcher {
 
     fn take(&mut self, party: Party, message: FromHolder) {
         match message {
+            FromHolder::Status { epoch, .. } => {
+                if let Some(known) = self.epochs.get_mut(party.index()) {
+                    *known = epoch;
+                }
+                if let [Some(a), Some(b), Some(c)] = self.epochs
+                    && a == b
+                    && b == c
+                    && self.shared.epoch < Some(a)
+                {
+                    self.set_epoch(a);
+                }
+            }
             FromHolder::ProbePart { session, .. } | FromHolder::Answer { session, .. } => {
                 let Some(search) = self.searches.get_mut(&session) else { return };
                 match search.take(&mut self.shared, party, message) {

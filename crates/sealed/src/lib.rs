@@ -46,6 +46,7 @@
     allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test may fail loudly")
 )]
 
+mod administration;
 mod erasure;
 mod error;
 mod keys;
@@ -55,6 +56,7 @@ mod reply;
 mod seal;
 mod template;
 
+pub use administration::{Administration, Audience, SignedAdministration};
 pub use erasure::SignedErasure;
 pub use error::SealedError;
 pub use keys::{ClientSigningKey, ClientVerifyingKey, HOLDER_KEY_BYTES, HolderPublicKey, SIGNATURE_BYTES, readers};
@@ -66,5 +68,5 @@ pub use reply::{ReplyError, ReplyKey, ReplyKeys, combine_replies, open_reply, re
 pub use seal::seal;
 pub use template::{
     Associated, HolderPacket, KEM_BYTES, MATERIAL_BYTES, MAX_ASSOCIATED, MAX_SEALED, PACKET_BYTES, SealedTemplate,
-    data_context, packet_context,
+    data_context, packet_context, sealed_bytes,
 };

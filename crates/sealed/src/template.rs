@@ -32,6 +32,12 @@ const fn data_length(dimension: usize) -> usize {
     dimension * COORDINATE_BYTES + TAG_BYTES
 }
 
+/// Bytes of a sealed template of this dimension without its associated data, which take at most [`MAX_ASSOCIATED`] more.
+#[must_use]
+pub const fn sealed_bytes(dimension: Dimension) -> usize {
+    1 + body_length(dimension.get())
+}
+
 /// What everybody may read of a sealed template, and nobody can change.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, BorshSerialize, BorshDeserialize)]
 pub struct Associated {

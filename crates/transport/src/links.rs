@@ -4,7 +4,12 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+<<<<<<< HEAD
+use bytes::Bytes;
 use tokio::sync::mpsc;
+=======
+use tokio::sync::{Notify, mpsc};
+>>>>>>> w-store
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use tonic::{Response, Streaming};
@@ -71,6 +76,9 @@ pub enum DownReason {
     /// The other side ended the stream in order, for example because it shuts down.
     #[error("the other side ended the stream")]
     Ended,
+    /// This side broke the stream.
+    #[error("the stream was cut")]
+    Cut,
     /// The stream broke, or its chunks made no message.
     #[error(transparent)]
     Broken(#[from] IncomingError),
@@ -83,6 +91,7 @@ pub enum DownReason {
 #[derive(Debug)]
 pub struct Link {
     outlet: Shared,
+    cut: Arc<Notify>,
     task: JoinHandle<()>,
 }
 
@@ -100,17 +109,23 @@ impl Link {
         O: Fn(Outgoing) -> F + Send + Sync + 'static,
         F: Future<Output = Result<Response<Streaming<Chunk>>, tonic::Status>> + Send + 'static,
     {
-        let outlet = Shared::default();
-        let task = tokio::spawn(run(open, options, events, Arc::clone(&outlet)));
-        Self { outlet, task }
+        let (outlet, cut) = (Shared::default(), Arc::<Notify>::default());
+        let task = tokio::spawn(run(open, options, events, Arc::clone(&outlet), Arc::clone(&cut)));
+        Self { outlet, cut, task }
     }
 
     /// Puts a message into the outbound queue, without waiting.
     ///
     /// # Errors
     /// [`LinkDown`] at once if the link is down or the queue is full.
-    pub fn send(&self, message: Vec<u8>) -> Result<(), LinkDown> {
+    pub fn send(&self, message: impl Into<Bytes>) -> Result<(), LinkDown> {
         lock(&self.outlet, |outlet| outlet.as_ref().map_or(Err(LinkDown::NotConnected), |outlet| outlet.send(message)))
+    }
+
+    /// Breaks the stream, if it is open: what waits is dropped, and the link is opened again as after any break.
+    pub fn cut(&self) {
+        lock(&self.outlet, |outlet| *outlet = None);
+        self.cut.notify_waiters();
     }
 
     /// Whether the stream is open.
@@ -131,7 +146,7 @@ fn lock<T>(outlet: &Shared, act: impl FnOnce(&mut Option<Outlet>) -> T) -> T {
     act(&mut outlet.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
-async fn run<O, F>(open: O, options: LinkOptions, events: mpsc::Sender<LinkEvent>, shared: Shared)
+async fn run<O, F>(open: O, options: LinkOptions, events: mpsc::Sender<LinkEvent>, shared: Shared, cut: Arc<Notify>)
 where
     O: Fn(Outgoing) -> F,
     F: Future<Output = Result<Response<Streaming<Chunk>>, tonic::Status>>,
@@ -147,7 +162,10 @@ where
                 Ok(Ok(response)) => {
                     let since = Instant::now();
                     lock(&shared, |shared| *shared = Some(outlet));
-                    let reason = carry(response.into_inner(), options.message_limit, &events).await;
+                    let reason = tokio::select! {
+                        reason = carry(response.into_inner(), options.message_limit, &events) => reason,
+                        () = cut.notified() => DownReason::Cut,
+                    };
                     lock(&shared, |shared| *shared = None);
                     if since.elapsed() >= options.backoff.most {
                         failures = 0;

@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_stream::Stream;
 use tonic::Streaming;
@@ -107,14 +108,16 @@ impl Outlet {
     ///
     /// # Errors
     /// [`LinkDown`].
-    pub fn send(&self, message: Vec<u8>) -> Result<(), LinkDown> {
+    pub fn send(&self, message: impl Into<Bytes>) -> Result<(), LinkDown> {
         if self.queue.is_closed() {
             return Err(LinkDown::NotConnected);
         }
+        let message = message.into();
         let found = message.len();
         let bytes = u32::try_from(found).ok().filter(|&bytes| bytes <= self.limit);
         let bytes = bytes.ok_or(LinkDown::TooLong { found, limit: self.limit as usize })?;
         let room = Arc::clone(&self.room).try_acquire_many_owned(bytes).map_err(|_| LinkDown::Full)?;
+        metrics::counter!("veilmatch_link_sent_bytes_total").increment(bytes.into());
         self.queue.try_send(Queued { chunks: chunks(message), _room: room }).map_err(|refused| match refused {
             mpsc::error::TrySendError::Full(_) => LinkDown::Full,
             mpsc::error::TrySendError::Closed(_) => LinkDown::NotConnected,
@@ -235,6 +238,7 @@ impl Incoming {
                 None => return Err(IncomingError::Half),
                 Some(chunk) => {
                     if let Some(message) = self.assembler.push(chunk)? {
+                        metrics::counter!("veilmatch_link_received_bytes_total").increment(message.len() as u64);
                         return Ok(Some(message));
                     }
                 }

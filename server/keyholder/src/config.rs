@@ -158,11 +158,19 @@ pub struct Deadlines {
     /// The build of a group.
     #[serde(with = "humantime_serde")]
     pub build: Duration,
+    /// What is open when the holder is asked to end.
+    #[serde(with = "humantime_serde")]
+    pub shutdown: Duration,
 }
 
 impl Default for Deadlines {
     fn default() -> Self {
-        Self { query: Duration::from_secs(10), admission: Duration::from_secs(60), build: Duration::from_secs(600) }
+        Self {
+            query: Duration::from_secs(10),
+            admission: Duration::from_secs(60),
+            build: Duration::from_secs(600),
+            shutdown: Duration::from_secs(10),
+        }
     }
 }
 
@@ -182,6 +190,16 @@ impl Default for Limits {
     fn default() -> Self {
         Self { max_message: ByteSize::mib(64), max_sessions: 256, queue: 1024 }
     }
+}
+
+/// Threads that compute, apart from those that wait for the network.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Threads {
+    /// For queries; 0 means one per processor.
+    pub query: usize,
+    /// For admissions and builds; 0 means one per processor.
+    pub bulk: usize,
 }
 
 /// How log lines look.
@@ -255,6 +273,8 @@ struct File {
     deadlines: Deadlines,
     #[serde(default)]
     limits: Limits,
+    #[serde(default)]
+    threads: Threads,
     metrics: Option<Metrics>,
     #[serde(default)]
     log: Log,
@@ -321,6 +341,8 @@ pub struct Config {
     pub deadlines: Deadlines,
     /// What the holder takes on at most.
     pub limits: Limits,
+    /// Threads that compute.
+    pub threads: Threads,
     /// Where metrics can be read, if anywhere.
     pub metrics: Option<SocketAddr>,
     /// Logging.
@@ -380,6 +402,7 @@ impl Config {
                     administrators,
                     deadlines: file.deadlines,
                     limits: file.limits,
+                    threads: file.threads,
                     metrics: file.metrics.map(|metrics| metrics.listen),
                     log: file.log,
                 })
@@ -423,6 +446,7 @@ impl Problems {
             ("deadlines.query", deadlines.query),
             ("deadlines.admission", deadlines.admission),
             ("deadlines.build", deadlines.build),
+            ("deadlines.shutdown", deadlines.shutdown),
         ] {
             if !(Duration::from_millis(100)..=Duration::from_secs(86_400)).contains(&value) {
                 self.push(key, Fault::Range { least: "100ms", most: "1day" });
@@ -434,6 +458,11 @@ impl Problems {
         }
         if !(1..=65_536).contains(&limits.max_sessions) {
             self.push("limits.max_sessions", Fault::Range { least: "1", most: "65536" });
+        }
+        for (key, threads) in [("threads.query", file.threads.query), ("threads.bulk", file.threads.bulk)] {
+            if threads > 1024 {
+                self.push(key, Fault::Range { least: "0", most: "1024" });
+            }
         }
         if !(1..=1_048_576).contains(&limits.queue) {
             self.push("limits.queue", Fault::Range { least: "1", most: "1048576" });

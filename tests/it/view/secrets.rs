@@ -259,7 +259,7 @@ fn provoke(stage: &mut Stage, vectors: &[Embedding], stranger: &mut Client) {
     }
     let mut policy = Policy::permissive(Dimension::new(DIMENSION).unwrap());
     policy.exists = false;
-    stage.cluster.set_policy(&policy);
+    stage.cluster.set_policy(&policy).unwrap();
     stage.ask(&vectors[2], exists());
 }
 
@@ -282,7 +282,7 @@ fn no_secret_is_ever_said() {
     let vectors: Vec<Embedding> = (0..3).map(|_| random_unit(DIMENSION, &mut random)).collect();
 
     // A holder of its own for reactions: its ceremony message carries a seed.
-    let mut holders = Party::ALL.map(|party| Holder::new(party, GLWE_2048_V1, entropy()));
+    let mut holders = Party::ALL.map(|party| Holder::with_fresh_keys(party, GLWE_2048_V1, entropy()));
     let cards = holders.each_ref().map(Holder::card);
     holders[0].meet(cards.clone());
     stage.said.debug(&holders[0].begin_epoch().unwrap());
@@ -305,8 +305,7 @@ fn no_secret_is_ever_said() {
     said.debug(cluster.matcher());
     for party in Party::ALL {
         said.debug(cluster.holder(party));
-        said.debug(cluster.holder(party).audit());
-        cluster.holder(party).audit().entries().iter().for_each(|entry| said.debug(entry));
+        cluster.log(party).iter().for_each(|entry| said.debug(entry));
     }
     vectors.iter().for_each(|v| said.debug(v));
 

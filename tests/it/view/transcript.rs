@@ -242,6 +242,7 @@ fn report(sessions: &Sessions, bytes: &[u8]) -> (String, Vec<Field>) {
         }
         FromHolder::Erased { .. } => ("erased".into(), Vec::new()),
         FromHolder::Refused { .. } => ("refused".into(), Vec::new()),
+        FromHolder::Status { .. } => ("status".into(), Vec::new()),
     }
 }
 

@@ -5,15 +5,20 @@ use std::io::{BufRead, Write};
 use std::ops::Range;
 use std::sync::LazyLock;
 use veilmatch_domain::{SessionId, Timestamp};
-use veilmatch_holder::{AuditEvent, AuditLog};
+use veilmatch_holder::AuditEvent;
 
 /// A chain of entries; the same for the same count of an earlier one.
 fn entries(count: usize) -> Vec<AuditEntry> {
-    let mut log = AuditLog::default();
+    let mut entries = Vec::new();
     for i in 0..count as u64 {
-        log.append(Timestamp(i), SessionId([i as u8; 32]), AuditEvent::NormCheck { templates: i as u32 });
+        entries.push(entry(entries.last(), i, i as u32));
     }
-    log.entries().to_vec()
+    entries
+}
+
+fn entry(previous: Option<&AuditEntry>, i: u64, templates: u32) -> AuditEntry {
+    let event = AuditEvent::NormCheck { templates, probe: None };
+    AuditEntry::after(previous, Timestamp(i), SessionId([i as u8; 32]), event)
 }
 
 static CHAIN: LazyLock<Vec<AuditEntry>> = LazyLock::new(|| entries(40));
@@ -118,12 +123,7 @@ fn a_known_head_finds_what_the_chain_alone_cannot() {
     let error = verify(log.path(), expected).unwrap_err();
     assert!(matches!(error, AuditError::Truncated { expected: 19, found: 19 }), "{error}");
     // Then somebody writes another entry in its place.
-    let mut other = AuditLog::default();
-    for i in 0..20u64 {
-        let templates = if i == 19 { 7 } else { i as u32 };
-        other.append(Timestamp(i), SessionId([i as u8; 32]), AuditEvent::NormCheck { templates });
-    }
-    log.open().unwrap().append(&other.entries()[19..]).unwrap();
+    log.open().unwrap().append(&[entry(Some(&CHAIN[18]), 19, 7)]).unwrap();
     assert!(matches!(verify(log.path(), expected), Err(AuditError::Rewritten { sequence: 19 })));
 }
 

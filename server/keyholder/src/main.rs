@@ -1,0 +1,128 @@
+//! The command `veilmatch-keyholder`: one key holder, from its configuration file.
+
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use veilmatch_domain::Explain;
+use veilmatch_holder::HolderCard;
+use veilmatch_keyholder::card::fingerprint;
+use veilmatch_keyholder::config::{Config, ConfigError};
+use veilmatch_keyholder::keyfile::{Cost, KeyFileError, Unlock};
+use veilmatch_keyholder::setup::{SetupError, init, rewrite_card};
+use veilmatch_keyholder::{ServeError, Server, logging};
+
+const EXAMPLES: &str = "\
+Examples:
+  # Once, on the machine of the key holder: keys, and the card for the two others
+  VEILMATCH_KEY_FILE=/run/credentials/k0.unlock veilmatch-keyholder init --config k0.toml
+  # From then on
+  VEILMATCH_KEY_FILE=/run/credentials/k0.unlock veilmatch-keyholder --config k0.toml
+
+The key file is unlocked with VEILMATCH_KEY_PASSPHRASE, with the file that VEILMATCH_KEY_FILE names, or with
+`keys.unlock` of the configuration: exactly one of them.
+
+Exit codes: 0 ended as asked, 2 wrong arguments or configuration, 3 cannot start or cannot go on.";
+
+/// Serves one of the three key holders.
+#[derive(Parser)]
+#[command(name = "veilmatch-keyholder", version, after_help = EXAMPLES)]
+struct Arguments {
+    /// Configuration file; server/keyholder/samples/keyholder.toml shows every key
+    #[arg(long, global = true, value_name = "FILE", default_value = "keyholder.toml")]
+    config: PathBuf,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Draws the holder's keys, writes key file and card, and prints the fingerprint; never overwrites
+    Init,
+    /// Writes the card of the key file that is there, and prints its fingerprint
+    Card,
+}
+
+/// Why the command ends with a code other than 0.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Unlock(#[from] KeyFileError),
+    #[error(transparent)]
+    Setup(#[from] SetupError),
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+    #[error("cannot start or print: {0}")]
+    Io(#[from] io::Error),
+}
+
+impl Failure {
+    fn advice(&self) -> &'static str {
+        match self {
+            Self::Config(e) => e.advice(),
+            Self::Unlock(e) => e.advice(),
+            Self::Setup(e) => e.advice(),
+            Self::Serve(e) => e.advice(),
+            Self::Io(_) => "check the limits of this user and where the output goes",
+        }
+    }
+
+    fn exit_code(&self) -> u8 {
+        match self {
+            Self::Config(_) => 2,
+            _ => 3,
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match execute(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            // Nobody is left to tell if this fails.
+            let _ = writeln!(io::stderr(), "error: {failure}\n  {}", failure.advice());
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+fn execute(arguments: &Arguments) -> Result<(), Failure> {
+    let config = Config::load(&arguments.config)?;
+    let unlock = Unlock::from_environment(config.unlock.as_deref())?;
+    match arguments.command {
+        None => serve(config, unlock),
+        Some(Command::Init) => Ok(tell(&init(&config, &unlock, Cost::default())?, &config.key_file)?),
+        Some(Command::Card) => Ok(tell(&rewrite_card(&config, &unlock)?, &config.key_file)?),
+    }
+}
+
+fn tell(card: &HolderCard, key_file: &Path) -> io::Result<()> {
+    writeln!(
+        io::stdout(),
+        "key holder {}\nkey file: {}\nfingerprint of its card: {}",
+        card.party,
+        key_file.display(),
+        fingerprint(card)
+    )
+}
+
+fn serve(config: Config, unlock: Unlock) -> Result<(), Failure> {
+    logging::start(config.log);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let (terminate, interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        Ok(Server::open(config, unlock).await?.serve(either(terminate, interrupt)).await?)
+    })
+}
+
+async fn either(mut terminate: Signal, mut interrupt: Signal) {
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}

@@ -1,0 +1,242 @@
+//! The matcher's configuration file. `samples/matcher.toml` shows every key.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytesize::ByteSize;
+use serde::Deserialize;
+use veilmatch_domain::Party;
+use veilmatch_sealed::ClientVerifyingKey;
+use veilmatch_service::{ConfigError, Fault, Log, Problems, Tls, Transport, parse_toml, read_text};
+use veilmatch_transport::Endpoint;
+
+/// How long things may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Deadlines {
+    /// A search, from request to answer.
+    #[serde(with = "humantime_serde")]
+    pub search: Duration,
+    /// A stage of a change of the index.
+    #[serde(with = "humantime_serde")]
+    pub change: Duration,
+    /// More for each template in it.
+    #[serde(with = "humantime_serde")]
+    pub change_per_template: Duration,
+    /// How long acknowledged work is finished after a signal to end.
+    #[serde(with = "humantime_serde")]
+    pub shutdown: Duration,
+}
+
+impl Default for Deadlines {
+    fn default() -> Self {
+        Self {
+            search: Duration::from_secs(10),
+            change: Duration::from_secs(30),
+            change_per_template: Duration::from_millis(20),
+            shutdown: Duration::from_secs(30),
+        }
+    }
+}
+
+/// What the matcher takes on at most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Searches at once.
+    pub searches: u32,
+    /// Changes that wait.
+    pub changes: u32,
+    /// Threads that scan; 0: one per core.
+    pub scan_threads: u32,
+    /// Bytes of a message to or from a key holder.
+    pub max_message: ByteSize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { searches: 256, changes: 256, scan_threads: 0, max_message: ByteSize::mib(256) }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    listen: SocketAddr,
+    data: PathBuf,
+    #[serde(default)]
+    plaintext: bool,
+    #[serde(default)]
+    administrators: Vec<String>,
+    tls: Option<Tls>,
+    holders: Holders,
+    #[serde(default)]
+    deadlines: Deadlines,
+    #[serde(default)]
+    limits: Limits,
+    metrics: Option<Metrics>,
+    #[serde(default)]
+    log: Log,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Holders {
+    k0: String,
+    k1: String,
+    k2: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Metrics {
+    listen: SocketAddr,
+}
+
+/// A configuration that can be used.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where clients reach the matcher.
+    pub listen: SocketAddr,
+    /// The folder of its store.
+    pub data: PathBuf,
+    /// TLS or nothing.
+    pub transport: Transport,
+    /// The three key holders.
+    pub holders: [Endpoint; 3],
+    /// Who may create collections and register clients.
+    pub administrators: Vec<ClientVerifyingKey>,
+    /// How long things may take.
+    pub deadlines: Deadlines,
+    /// What the matcher takes on at most.
+    pub limits: Limits,
+    /// Where metrics can be read, if anywhere.
+    pub metrics: Option<SocketAddr>,
+    /// Logging.
+    pub log: Log,
+}
+
+impl Config {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        Self::parse(&read_text(path)?, path.parent().unwrap_or(Path::new("")))
+    }
+
+    /// Reads a text whose paths are relative to a folder.
+    ///
+    /// # Errors
+    /// [`ConfigError::Syntax`] or [`ConfigError::Invalid`].
+    pub fn parse(text: &str, folder: &Path) -> Result<Self, ConfigError> {
+        let file: File = parse_toml(text)?;
+        let mut problems = Problems::default();
+        check_ranges(&mut problems, &file);
+        let transport = problems.transport(file.tls.as_ref(), file.plaintext, file.listen);
+        let scheme = if file.plaintext { "http" } else { "https" };
+        let [k0, k1, k2] = [&file.holders.k0, &file.holders.k1, &file.holders.k2];
+        let mut endpoint = |party: Party, url: &str| {
+            let parsed = Endpoint::parse(url, file.plaintext).ok();
+            if parsed.is_none() {
+                problems.push(&format!("holders.k{}", party.index()), Fault::Address { scheme });
+            }
+            parsed
+        };
+        let holders = [endpoint(Party::K0, k0), endpoint(Party::K1, k1), endpoint(Party::K2, k2)];
+        let administrators = administrators(&mut problems, &file.administrators);
+        problems.none()?;
+        let (Some(transport), [Some(k0), Some(k1), Some(k2)]) = (transport, holders) else {
+            // Whatever is missing was noted above.
+            return Err(ConfigError::Invalid { problems: Vec::new() });
+        };
+        Ok(Self {
+            listen: file.listen,
+            data: folder.join(&file.data),
+            transport: match transport {
+                Transport::Plaintext => Transport::Plaintext,
+                Transport::Tls(tls) => Transport::Tls(tls.within(folder)),
+            },
+            holders: [k0, k1, k2],
+            administrators,
+            deadlines: file.deadlines,
+            limits: file.limits,
+            metrics: file.metrics.map(|metrics| metrics.listen),
+            log: file.log,
+        })
+    }
+}
+
+fn check_ranges(problems: &mut Problems, file: &File) {
+    let (deadlines, limits) = (&file.deadlines, &file.limits);
+    let (tenth, day) = (Duration::from_millis(100), Duration::from_secs(86_400));
+    for (key, value) in [
+        ("deadlines.search", deadlines.search),
+        ("deadlines.change", deadlines.change),
+        ("deadlines.shutdown", deadlines.shutdown),
+    ] {
+        problems.check_range(key, &value, (tenth, day), ("100ms", "1day"));
+    }
+    let second = Duration::from_secs(1);
+    problems.check_range(
+        "deadlines.change_per_template",
+        &deadlines.change_per_template,
+        (Duration::ZERO, second),
+        ("0ms", "1s"),
+    );
+    problems.check_range("limits.searches", &limits.searches, (1, 65_536), ("1", "65536"));
+    problems.check_range("limits.changes", &limits.changes, (1, 65_536), ("1", "65536"));
+    problems.check_range("limits.scan_threads", &limits.scan_threads, (0, 1024), ("0", "1024"));
+    problems.check_range(
+        "limits.max_message",
+        &limits.max_message,
+        (ByteSize::kib(64), ByteSize::gib(1)),
+        ("64KiB", "1GiB"),
+    );
+}
+
+fn administrators(problems: &mut Problems, texts: &[String]) -> Vec<ClientVerifyingKey> {
+    let mut keys: Vec<ClientVerifyingKey> = Vec::new();
+    for (i, text) in texts.iter().enumerate() {
+        let bytes = STANDARD.decode(text).ok().and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
+        match bytes.and_then(|bytes| ClientVerifyingKey::from_bytes(&bytes).ok()) {
+            Some(key) if keys.contains(&key) => problems.push(&format!("administrators[{i}]"), Fault::Repeated),
+            Some(key) => keys.push(key),
+            None => problems.push(&format!("administrators[{i}]"), Fault::PublicKey),
+        }
+    }
+    keys
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SAMPLE: &str = include_str!("../samples/matcher.toml");
+
+    #[test]
+    fn the_sample_is_complete_and_shows_the_defaults() {
+        let config = Config::parse(SAMPLE, Path::new("/etc/veilmatch")).unwrap();
+        assert_eq!((config.deadlines, config.limits, config.log), Default::default());
+        assert_eq!((config.administrators.len(), config.metrics.is_some()), (1, true));
+    }
+
+    #[test]
+    fn unknown_keys_and_bad_values_are_named() {
+        let broken = |from: &str, to: &str| {
+            assert!(SAMPLE.contains(from), "{from}");
+            Config::parse(&SAMPLE.replacen(from, to, 1), Path::new("")).unwrap_err().to_string()
+        };
+        assert!(broken("search = ", "serach = ").contains("serach"));
+        assert!(broken("[log]", "[log]\ncolour = true").contains("colour"));
+        assert!(broken("\"10s\"", "\"10\"").contains("search"));
+        assert!(broken("https://k1", "http://k1").contains("`holders.k1`: must be `https://host:port`"));
+        assert!(broken("searches = 256", "searches = 0").contains("`limits.searches`: must be 1 to 65536"));
+        assert!(broken("11qYAY", "11qYA!").contains("`administrators[0]`"));
+        let plain = SAMPLE.replacen("# plaintext = true", "plaintext = true", 1);
+        assert!(Config::parse(&plain, Path::new("")).unwrap_err().to_string().contains("`tls`: is given together"));
+    }
+}
