@@ -8,6 +8,7 @@ mod cheats;
 mod faults;
 mod flow;
 mod gallery;
+mod lost_holder;
 mod norm;
 mod restarts;
 mod rules;

@@ -12,7 +12,7 @@ use veilmatch_domain::{
 use veilmatch_glwe::{MAX_ADMISSION, Parameters, Verdict};
 use veilmatch_holder::{
     AuditEntry, ClientRecord, Holder, HolderCard, HolderError, HolderKeys, HolderSecretKey, Outbound, Reaction,
-    Recipient, RestoreError, Sender,
+    Recipient, Record, RestoreError, RestoreRequest, Sender,
 };
 use veilmatch_matching::{Matcher, RequestId};
 use veilmatch_mpc::{Delivery, Network, Traffic};
@@ -449,6 +449,34 @@ impl Cluster {
         holder.meet(cards);
         *self.holder_mut(party) = holder;
         Ok(())
+    }
+
+    /// Has a holder answer a lost one.
+    ///
+    /// # Errors
+    /// [`HolderError`] if the holder refuses.
+    pub fn answer_restore(&mut self, party: Party, request: &RestoreRequest) -> Result<Vec<u8>, HolderError> {
+        let now = self.now;
+        let (answer, reaction) = self.holder_mut(party).answer_restore(request, now)?;
+        self.take(party, reaction);
+        Ok(answer)
+    }
+
+    /// A new machine takes the place of a holder's: what the old one had stored is gone.
+    ///
+    /// # Errors
+    /// [`ClusterError::Restore`] if the records cannot be read.
+    pub fn replace(&mut self, party: Party, keys: &HolderKeys, records: Vec<Record>) -> Result<(), ClusterError> {
+        let mut disk = Disk::new(keys);
+        disk.records.extend(records.into_iter().filter_map(|record| Some((record.key, record.value?))));
+        *self.disk_mut(party) = disk;
+        self.restart(party)
+    }
+
+    /// The public keys of the holders.
+    #[must_use]
+    pub fn cards(&self) -> &[HolderCard; 3] {
+        &self.cards
     }
 
     /// The first restart that failed, if one has.
