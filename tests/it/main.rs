@@ -13,3 +13,4 @@ mod norm;
 mod restarts;
 mod rules;
 mod view;
+mod work;

@@ -12,7 +12,7 @@ use veilmatch_domain::{
 use veilmatch_glwe::{MAX_ADMISSION, Parameters, Verdict};
 use veilmatch_holder::{
     AuditEntry, ClientRecord, Holder, HolderCard, HolderError, HolderKeys, HolderSecretKey, Outbound, Reaction,
-    Recipient, Record, RestoreError, RestoreRequest, Sender,
+    Recipient, Record, RestoreError, RestoreRequest, Sender, Work,
 };
 use veilmatch_matching::{Matcher, RequestId};
 use veilmatch_mpc::{Delivery, Network, Traffic};
@@ -94,6 +94,8 @@ pub struct Cluster {
     pub tamper: Option<Tamper>,
     /// Crashes of holders, for tests.
     pub crashes: Option<Crashes>,
+    /// Work of holders that waits for [`Cluster::compute`]; `None` computes at once.
+    pub deferred: Option<Vec<(Party, Work)>>,
     /// The time that all parties see.
     pub now: Timestamp,
     /// The client that asks.
@@ -164,6 +166,7 @@ impl Cluster {
             network: Network::new(),
             tamper,
             crashes: None,
+            deferred: None,
             now: Timestamp(1_800_000_000),
             client,
             failures: Vec::new(),
@@ -399,11 +402,28 @@ impl Cluster {
             }
             return;
         }
-        for work in work {
-            let now = self.now;
-            let reaction = self.holder_mut(party).finish(work.run(), now);
-            self.take(party, reaction);
+        if let Some(deferred) = &mut self.deferred {
+            deferred.extend(work.into_iter().map(|work| (party, work)));
+            return;
         }
+        for work in work {
+            self.finish(party, work);
+        }
+    }
+
+    fn finish(&mut self, party: Party, work: Work) {
+        let now = self.now;
+        let reaction = self.holder_mut(party).finish(work.run(), now);
+        self.take(party, reaction);
+    }
+
+    /// Does one piece of deferred work, counted from the oldest and around, and runs the parties; `false` if there is none.
+    pub fn compute(&mut self, place: usize) -> bool {
+        let Some(deferred) = self.deferred.as_mut().filter(|d| !d.is_empty()) else { return false };
+        let (party, work) = deferred.remove(place % deferred.len());
+        self.finish(party, work);
+        self.run();
+        true
     }
 
     /// Pins whom the holders obey; lasts until a restart.
