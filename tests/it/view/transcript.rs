@@ -53,7 +53,7 @@ pub(super) struct Message {
 enum BetweenHolders {
     Ceremony { epoch: u32, seed: [u8; 32], signature: [u8; 64] },
     Frame { epoch: u32, frame: Vec<u8> },
-    Escrow { epoch: u32, kem: [u8; KEM_BYTES], sealed: Vec<u8>, signature: [u8; 64] },
+    Escrow { epoch: u32, kem: Box<[u8; KEM_BYTES]>, sealed: Vec<u8>, signature: [u8; 64] },
 }
 
 #[derive(BorshDeserialize)]
