@@ -37,7 +37,7 @@ async fn queries_are_answered_by_three_replies_that_agree() {
     assert_eq!(error.suspects(), [Suspect::Holder(Party::K1)]);
     matcher.plays([Act::Confuse]);
     let error = desk.staff.verify("alice", &face(1), threshold()).await.unwrap_err();
-    assert_eq!((error.reason(), matcher.state().arrived.len()), ("reply-unreadable", 7), "not asked again");
+    assert_eq!((error.reason(), matcher.arrivals()), ("reply-unreadable", 7), "not asked again");
 }
 
 #[tokio::test]
@@ -46,12 +46,12 @@ async fn a_query_is_repeated_with_a_fresh_probe_if_nothing_was_opened() {
     let desk = Desk::of(&matcher);
     matcher.plays([Act::Refuse("busy", 8), Act::Refuse("registry-changed", 10), Act::Refuse("unreachable", 14)]);
     assert!(desk.staff.verify("alice", &face(1), threshold()).await.unwrap());
-    assert_eq!((matcher.state().arrived.len(), digests(&matcher).len()), (4, 4));
+    assert_eq!((matcher.arrivals(), digests(&matcher).len()), (4, 4));
     // One repetition more than there are.
     matcher.plays(vec![Act::Refuse("requests-differ", 10); 4]);
     let error = desk.staff.identify(&face(1), Ask::Exists, threshold()).await.unwrap_err();
     assert_eq!((error.reason(), error.refusal().unwrap().code.as_str()), ("requests-differ", "requests-differ"));
-    assert_eq!((matcher.state().arrived.len(), digests(&matcher).len()), (8, 8));
+    assert_eq!((matcher.arrivals(), digests(&matcher).len()), (8, 8));
 }
 
 #[tokio::test]
@@ -64,10 +64,10 @@ async fn a_query_that_may_have_been_counted_is_not_repeated() {
         (Act::Refuse("unknown-subject", 5), "unknown-subject"),
         (Act::Lose, "matcher-unreachable"),
     ] {
-        let before = matcher.state().arrived.len();
+        let before = matcher.arrivals();
         matcher.plays([act]);
         let error = desk.staff.verify("alice", &face(1), threshold()).await.unwrap_err();
-        assert_eq!((error.reason(), matcher.state().arrived.len() - before), (reason, 1));
+        assert_eq!((error.reason(), matcher.arrivals() - before), (reason, 1));
     }
 }
 
@@ -89,7 +89,7 @@ async fn nothing_lasts_longer_than_its_deadline() {
     matcher.plays(vec![Act::Refuse("busy", 8); 1000]);
     assert_eq!(desk.staff.verify("alice", &face(1), threshold()).await.unwrap_err().reason(), "busy");
     assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
-    assert!(matcher.state().arrived.len() > 3);
+    assert!(matcher.arrivals() > 3);
 }
 
 #[tokio::test]
@@ -121,16 +121,16 @@ async fn a_lost_answer_to_an_enrolment_is_asked_for_with_the_same_bytes() {
     let arrived = matcher.state().arrived.clone();
     assert_eq!(arrived.len(), 3);
     assert!(arrived.iter().all(|bytes| *bytes == arrived[0]));
-    assert_eq!(matcher.state().lookups, 0);
+    assert_eq!(matcher.lookups(), 0);
     // A refusal that an earlier attempt explains is none; one that it does not explain stands.
     matcher.plays([Act::Lose, Act::Refuse("replayed", 6)]);
     desk.staff.enroll("bob", &face(2)).await.unwrap();
-    assert_eq!(matcher.state().lookups, 1);
+    assert_eq!(matcher.lookups(), 1);
     let error = desk.staff.enroll("alice", &face(3)).await.unwrap_err();
-    assert_eq!((error.reason(), matcher.state().lookups), ("already-enrolled", 1));
+    assert_eq!((error.reason(), matcher.lookups()), ("already-enrolled", 1));
     matcher.plays([Act::Refuse("busy", 8)]);
     let error = desk.staff.enroll("alice", &face(3)).await.unwrap_err();
-    assert_eq!((error.reason(), matcher.state().lookups), ("already-enrolled", 2), "alice's template is not this one");
+    assert_eq!((error.reason(), matcher.lookups()), ("already-enrolled", 2), "alice's template is not this one");
     matcher.plays([Act::Confuse]);
     let error = desk.staff.enroll("carol", &face(4)).await.unwrap_err();
     assert_eq!((error.reason(), error.suspects()), ("answer-mismatch", vec![Suspect::Matcher]));
@@ -144,7 +144,7 @@ async fn what_got_old_is_sealed_again_only_if_the_matcher_does_not_have_it() {
     let later = |desk: &Desk, matcher: &Matcher, arrivals: usize| {
         let (clock, matcher) = (std::sync::Arc::clone(&desk.clock), matcher.clone());
         tokio::spawn(async move {
-            while matcher.state().arrived.len() < arrivals {
+            while matcher.arrivals() < arrivals {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
             clock.fetch_add(290, std::sync::atomic::Ordering::Relaxed);
@@ -154,12 +154,12 @@ async fn what_got_old_is_sealed_again_only_if_the_matcher_does_not_have_it() {
     let clock = later(&desk, &matcher, 1);
     desk.staff.enroll("alice", &face(1)).await.unwrap();
     clock.await.unwrap();
-    assert_eq!((matcher.state().arrived.len(), matcher.state().lookups), (1, 1), "it was stored");
+    assert_eq!((matcher.arrivals(), matcher.lookups()), (1, 1), "it was stored");
     matcher.plays([Act::Refuse("busy", 8)]);
     let clock = later(&desk, &matcher, 2);
     desk.staff.enroll("bob", &face(1)).await.unwrap();
     clock.await.unwrap();
-    assert_eq!((matcher.state().arrived.len(), digests(&matcher).len(), matcher.state().lookups), (3, 3, 2));
+    assert_eq!((matcher.arrivals(), digests(&matcher).len(), matcher.lookups()), (3, 3, 2));
     let last = SealedTemplate::from_bytes(&matcher.state().arrived[2]).unwrap();
     assert!(matches!(&last.associated().purpose, Purpose::Enrol { subject } if subject.as_str() == "bob"));
     desk.pass(1);
@@ -177,7 +177,7 @@ async fn an_erasure_is_repeated_with_the_same_bytes() {
     assert!(arrived[1] == arrived[2] && arrived[2] == arrived[3]);
     matcher.plays([Act::Refuse("role-missing", 7)]);
     assert_eq!(desk.staff.erase("alice").await.unwrap_err().reason(), "role-missing");
-    assert_eq!(matcher.state().arrived.len(), 5);
+    assert_eq!(matcher.arrivals(), 5);
 }
 
 #[tokio::test]

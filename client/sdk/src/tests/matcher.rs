@@ -109,6 +109,16 @@ impl Matcher {
         self.state.lock().unwrap()
     }
 
+    /// How many templates, probes and erasures arrived.
+    pub(super) fn arrivals(&self) -> usize {
+        self.state().arrived.len()
+    }
+
+    /// How often `GetTemplate` was called.
+    pub(super) fn lookups(&self) -> usize {
+        self.state().lookups
+    }
+
     pub(super) fn plays(&self, acts: impl IntoIterator<Item = Act>) {
         self.state().script.extend(acts);
     }
