@@ -4,12 +4,8 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-<<<<<<< HEAD
 use bytes::Bytes;
-use tokio::sync::mpsc;
-=======
 use tokio::sync::{Notify, mpsc};
->>>>>>> w-store
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use tonic::{Response, Streaming};
