@@ -15,7 +15,10 @@ const SLACK: u64 = 300;
 
 pub(super) fn from_now(seconds: u64) -> Validity {
     let now = now();
-    Validity { not_before: Timestamp(now.0.saturating_sub(SLACK)), not_after: Timestamp(now.0.saturating_add(seconds)) }
+    Validity {
+        not_before: Timestamp(now.0.saturating_sub(SLACK)),
+        not_after: Timestamp(now.0.saturating_add(seconds)),
+    }
 }
 
 /// Makes an authority: `ca.crt` and `ca.key` in a folder.

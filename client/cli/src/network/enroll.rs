@@ -108,7 +108,6 @@ pub(super) async fn run(session: &Session<'_>, arguments: &EnrollArguments) -> R
     let profile = session.profile()?;
     let collection = session.collection(&profile, &arguments.collection).await?;
     let bar = session.progress.stage("enrolling", people.len());
-    #[expect(clippy::disallowed_methods, reason = "how long the command took is part of its report")]
     let began = Instant::now();
     let enrolment = collection.enroll_many(people, |progress| bar.reach(progress.done)).await;
     let seconds = began.elapsed().as_secs_f64();
