@@ -1,0 +1,8 @@
+//! Key holders as their neighbours see them: real processes or servers in this one, real sockets, mutual TLS.
+
+mod callers;
+mod command;
+mod deployment;
+mod full_disk;
+mod starting;
+mod together;
