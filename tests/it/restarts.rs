@@ -210,7 +210,8 @@ fn a_later_attempt_ends_an_earlier_promise() {
     scene.wire.cheat(|delivery| {
         let abandon = matches!(borsh::from_slice(&delivery.bytes), Ok(ToHolder::Abandon { .. }));
         let of_k0 = delivery.from == veilmatch_cluster::Address::Holder(Party::K0);
-        !abandon && !(of_k0 && matches!(borsh::from_slice(&delivery.bytes), Ok(FromHolder::Admitted { .. })))
+        let verdict = matches!(borsh::from_slice(&delivery.bytes), Ok(FromHolder::Admitted { .. }));
+        !(abandon || (of_k0 && verdict))
     });
     let result = scene.enrol(std::slice::from_ref(&person));
     scene.assert_refused(result, "timed-out", Suspect::Holder(Party::K0));

@@ -13,7 +13,7 @@ use veilmatch_gallery::{Description, Image, MemoryStorage};
 use veilmatch_glwe::{MAX_ADMISSION, Parameters, Verdict};
 use veilmatch_holder::{
     AuditEntry, ClientRecord, Holder, HolderCard, HolderError, HolderKeys, HolderSecretKey, Outbound, Reaction,
-    Recipient, RestoreError, Sender,
+    Recipient, Record, RestoreError, RestoreRequest, Sender, Work,
 };
 use veilmatch_matching::{Limits, Matcher, RequestId};
 use veilmatch_mpc::{Delivery, Network, Traffic};
@@ -95,6 +95,8 @@ pub struct Cluster {
     pub tamper: Option<Tamper>,
     /// Crashes of holders, for tests.
     pub crashes: Option<Crashes>,
+    /// Work of holders that waits for [`Cluster::compute`]; `None` computes at once.
+    pub deferred: Option<Vec<(Party, Work)>>,
     /// The time that all parties see.
     pub now: Timestamp,
     /// The client that asks.
@@ -168,6 +170,7 @@ impl Cluster {
             network: Network::new(),
             tamper,
             crashes: None,
+            deferred: None,
             now: Timestamp(1_800_000_000),
             client,
             failures: Vec::new(),
@@ -402,11 +405,28 @@ impl Cluster {
             }
             return;
         }
-        for work in work {
-            let now = self.now;
-            let reaction = self.holder_mut(party).finish(work.run(), now);
-            self.take(party, reaction);
+        if let Some(deferred) = &mut self.deferred {
+            deferred.extend(work.into_iter().map(|work| (party, work)));
+            return;
         }
+        for work in work {
+            self.finish(party, work);
+        }
+    }
+
+    fn finish(&mut self, party: Party, work: Work) {
+        let now = self.now;
+        let reaction = self.holder_mut(party).finish(work.run(), now);
+        self.take(party, reaction);
+    }
+
+    /// Does one piece of deferred work, counted from the oldest and around, and runs the parties; `false` if there is none.
+    pub fn compute(&mut self, place: usize) -> bool {
+        let Some(deferred) = self.deferred.as_mut().filter(|d| !d.is_empty()) else { return false };
+        let (party, work) = deferred.remove(place % deferred.len());
+        self.finish(party, work);
+        self.run();
+        true
     }
 
     /// Pins whom the holders obey; lasts until a restart.
@@ -452,6 +472,34 @@ impl Cluster {
         holder.meet(cards);
         *self.holder_mut(party) = holder;
         Ok(())
+    }
+
+    /// Has a holder answer a lost one.
+    ///
+    /// # Errors
+    /// [`HolderError`] if the holder refuses.
+    pub fn answer_restore(&mut self, party: Party, request: &RestoreRequest) -> Result<Vec<u8>, HolderError> {
+        let now = self.now;
+        let (answer, reaction) = self.holder_mut(party).answer_restore(request, now)?;
+        self.take(party, reaction);
+        Ok(answer)
+    }
+
+    /// A new machine takes the place of a holder's: what the old one had stored is gone.
+    ///
+    /// # Errors
+    /// [`ClusterError::Restore`] if the records cannot be read.
+    pub fn replace(&mut self, party: Party, keys: &HolderKeys, records: Vec<Record>) -> Result<(), ClusterError> {
+        let mut disk = Disk::new(keys);
+        disk.records.extend(records.into_iter().filter_map(|record| Some((record.key, record.value?))));
+        *self.disk_mut(party) = disk;
+        self.restart(party)
+    }
+
+    /// The public keys of the holders.
+    #[must_use]
+    pub fn cards(&self) -> &[HolderCard; 3] {
+        &self.cards
     }
 
     /// The first restart that failed, if one has.

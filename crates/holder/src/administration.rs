@@ -82,6 +82,10 @@ impl Holder {
                 self.begin_or_repeat(epoch)?;
                 Administered::BeginEpoch(epoch)
             }
+            Administration::AllowRestore { party, key_fingerprint } => {
+                self.allow_restore(party, key_fingerprint);
+                Administered::AllowRestore(party)
+            }
         })
     }
 }

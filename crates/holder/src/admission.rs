@@ -264,11 +264,16 @@ impl Admission {
             })
             .collect();
         self.phase = Phase::AwaitingCommit;
+        state.saves.push(self.prepared(self.channel.session));
+        state.tell_matcher(&FromHolder::Admitted { session: self.channel.session, verdicts })
+    }
+
+    /// What this holder promises, as a record: the same at all three.
+    pub(crate) fn prepared(&self, session: SessionId) -> Record {
         let accepted: Vec<&Candidate> =
             self.items.iter().filter(|i| i.verdict.is_ok()).filter_map(|i| i.candidate.as_ref()).collect();
         let prepared = (self.attempt, self.channel.epoch, &self.collection, accepted);
-        state.saves.push(Record::put(&Key::PreparedAdmission(self.channel.session), &prepared));
-        state.tell_matcher(&FromHolder::Admitted { session: self.channel.session, verdicts })
+        Record::put(&Key::PreparedAdmission(session), &prepared)
     }
 
     /// The admission that a record holds, prepared as before; returns its attempt number too.

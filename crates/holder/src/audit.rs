@@ -105,7 +105,7 @@ pub enum AuditEvent {
         /// Which.
         party: Party,
     },
-    /// This holder was restored from its peers.
+    /// This holder was restored from its peers: the first entry of its new log.
     Restored,
 }
 

@@ -110,6 +110,10 @@ impl Build {
         if state.current_epoch()? != order.epoch {
             return Err(HolderError::WrongEpoch(order.epoch));
         }
+        // What this holder contributed to labels of this epoch before it was lost is not known any more.
+        if state.restored.is_some_and(|restored| order.epoch <= restored) {
+            return Err(HolderError::RestoredEpoch(order.epoch));
+        }
         let dimension = state.registry.dimension(&order.collection)?;
         check_slots(&state.parameters, &order)?;
         let (session, reader) = (channel.session, state.template_reader()?);
@@ -306,10 +310,16 @@ impl Build {
             check_seed: own.check_seed,
             checks: [first.to_vec(), second.to_vec()],
         };
-        let prepared = (self.order.attempt, &self.order.collection, &self.order.replaces, &group);
-        state.saves.push(Record::put(&Key::PreparedBuild(session), &prepared));
         self.phase = Phase::AwaitingCommit(Box::new(group));
+        state.saves.extend(self.prepared(session));
         Ok(())
+    }
+
+    /// What this holder promises, as a record: the same at all three.
+    pub(crate) fn prepared(&self, session: SessionId) -> Option<Record> {
+        let Phase::AwaitingCommit(group) = &self.phase else { return None };
+        let prepared = (self.order.attempt, &self.order.collection, &self.order.replaces, group.as_ref());
+        Some(Record::put(&Key::PreparedBuild(session), &prepared))
     }
 
     /// The build that a record holds, prepared as before; returns its attempt number too.

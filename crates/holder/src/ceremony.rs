@@ -93,7 +93,7 @@ impl Holder {
         let message = PeerMessage::Ceremony { epoch, seed: *seed.expose(), signature };
         let bytes = encode(&message, Speaker::Matcher)?;
         self.state.outbox.push(Outbound { to: Recipient::Peer(self.state.party.previous()), bytes });
-        Ok(())
+        self.send_shares(epoch)
     }
 
     fn forget_forming(&mut self, epoch: Epoch) {
@@ -106,6 +106,9 @@ impl Holder {
             self.state.saves.push(Record::put(&Key::Epoch(epoch), &[own.expose(), next.expose()]));
             self.state.epochs.insert(epoch, EpochKeys { epoch, seeds: PairwiseSeeds { own, next } });
             self.state.current = Some(epoch);
+            if self.state.restored.take().is_some() {
+                self.state.saves.push(Record::gone(&Key::Restored));
+            }
             let later = self.forming.split_off(&epoch);
             for tried in std::mem::replace(&mut self.forming, later).into_keys().chain([epoch]) {
                 self.forget_forming(tried);

@@ -311,6 +311,15 @@ pub enum HolderError {
     /// The epoch is not the current one, or unknown here.
     #[error("key epoch {0} is not the current one")]
     WrongEpoch(Epoch),
+    /// This holder was restored in this epoch and does not know what it has used up under it.
+    #[error("this key holder was restored in key epoch {0} and builds nothing under it")]
+    RestoredEpoch(Epoch),
+    /// No administrator has allowed this, or the permission was used or is over.
+    #[error("no administrator has allowed key holder {party} to be restored with this key")]
+    RestoreNotAllowed {
+        /// Who asks.
+        party: Party,
+    },
     /// No ceremony has been held.
     #[error("the key ceremony is not complete")]
     NoKeys,
@@ -399,6 +408,8 @@ impl HolderError {
             // Who sent the probe again cannot be told from here.
             Self::SessionSpent(_) => vec![Suspect::Client, Suspect::Matcher],
             Self::NoKeys
+            | Self::RestoredEpoch(_)
+            | Self::RestoreNotAllowed { .. }
             | Self::EmptyScope
             | Self::RegistryChanged
             | Self::UnknownAdministrator
@@ -432,6 +443,8 @@ impl Explain for HolderError {
             Self::UnknownSubject(_) => "unknown-subject",
             Self::AlreadyEnrolled(_) => "already-enrolled",
             Self::Expired => "expired",
+            Self::RestoredEpoch(_) => "restored-epoch",
+            Self::RestoreNotAllowed { .. } => "restore-not-allowed",
             Self::UnknownAdministrator => "unknown-administrator",
             Self::NotAddressed => "not-addressed",
             Self::OtherKey(_) => "other-client-key",
@@ -489,6 +502,7 @@ impl Explain for HolderError {
             Self::UnknownClient(_)
             | Self::UnknownAdministrator
             | Self::NotAddressed
+            | Self::RestoreNotAllowed { .. }
             | Self::Expired
             | Self::Replayed
             | Self::ClientRevoked(_)
@@ -498,9 +512,12 @@ impl Explain for HolderError {
             Self::BudgetExhausted { .. } | Self::LockedOut { .. } => Status::ResourceExhausted,
             Self::UnknownCollection(_) | Self::UnknownSubject(_) | Self::UnknownSession(_) => Status::NotFound,
             Self::AlreadyEnrolled(_) | Self::OtherKey(_) => Status::AlreadyExists,
-            Self::NoKeys | Self::EmptyScope | Self::WrongEpoch(_) | Self::SessionSpent(_) | Self::OutOfTurn(_) => {
-                Status::FailedPrecondition
-            }
+            Self::NoKeys
+            | Self::EmptyScope
+            | Self::WrongEpoch(_)
+            | Self::RestoredEpoch(_)
+            | Self::SessionSpent(_)
+            | Self::OutOfTurn(_) => Status::FailedPrecondition,
             Self::TimedOut { .. } | Self::PeerLost { .. } => Status::Unavailable,
             Self::Malformed { .. }
             | Self::ExpiresTooLate { .. }
@@ -545,6 +562,8 @@ impl Explain for HolderError {
             Self::CopiesDiffer { .. } | Self::RefusedByPeer { .. } => {
                 "seal again with the holders' current public keys"
             }
+            Self::RestoredEpoch(_) => "begin a new key epoch, then rebuild",
+            Self::RestoreNotAllowed { .. } => "have an administrator sign an AllowRestore with this key's fingerprint",
             Self::UnknownAdministrator => "add the administrator's public key to this key holder's configuration",
             Self::NotAddressed => "sign a request for this key holder",
             Self::OtherKey(_) => "revoke the client and register the new key under a new id",

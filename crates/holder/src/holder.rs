@@ -23,6 +23,7 @@ use crate::memory::HolderKeys;
 use crate::query::Query;
 use crate::record::{Key, Record, Signer};
 use crate::registry::{ClientRecord, Registry};
+use crate::restoring::{Escrow, SealedShare};
 use crate::state::{Channel, State};
 use crate::work::{Done, Work, Worked};
 
@@ -134,11 +135,13 @@ pub(crate) enum PeerMessage {
     Ceremony { epoch: Epoch, seed: [u8; 32], signature: [u8; SIGNATURE_BYTES] },
     /// A frame of a session, authenticated under the keys of an epoch.
     Frame { epoch: Epoch, frame: Vec<u8> },
+    /// A share of the sender's keys, kept for the day it is lost.
+    Escrow(Box<SealedShare>),
 }
 
 pub(crate) enum Session {
-    Admission(Admission),
-    Build(Build),
+    Admission(Box<Admission>),
+    Build(Box<Build>),
     Query(Box<Query>),
 }
 
@@ -189,7 +192,7 @@ impl Session {
     }
 
     /// Whether this holder has promised to commit: then only the matcher ends the session.
-    fn is_prepared(&self) -> bool {
+    pub(crate) fn is_prepared(&self) -> bool {
         match self {
             Session::Admission(s) => s.is_prepared(),
             Session::Build(s) => s.is_prepared(),
@@ -210,6 +213,8 @@ impl Session {
 pub struct Holder {
     pub(crate) state: State,
     pub(crate) peers: Option<[HolderCard; 3]>,
+    /// Shares of peers' keys, and what this holder's own are split with.
+    pub(crate) escrow: Escrow,
     /// Whom this holder obeys.
     pub(crate) administrators: Vec<ClientVerifyingKey>,
     /// Own and received seeds of ceremonies that are not complete.
@@ -243,6 +248,7 @@ impl Holder {
             readers: None,
             epochs: BTreeMap::new(),
             current: None,
+            restored: None,
             gallery_secrets: BTreeMap::new(),
             registry: Registry::default(),
             audit: AuditLog::default(),
@@ -260,6 +266,7 @@ impl Holder {
         Self {
             state,
             peers: None,
+            escrow: Escrow::default(),
             administrators: Vec::new(),
             forming: BTreeMap::new(),
             sessions: BTreeMap::new(),
@@ -313,6 +320,12 @@ impl Holder {
     #[must_use]
     pub fn audit_head(&self) -> Option<(u64, Digest)> {
         self.state.audit.head()
+    }
+
+    /// The epoch under which this holder was restored from the others; until a later one begins, it builds nothing.
+    #[must_use]
+    pub fn restored_epoch(&self) -> Option<Epoch> {
+        self.state.restored
     }
 
     /// The current key epoch, once its ceremony is complete here.
@@ -511,13 +524,14 @@ impl Holder {
                 let id = admission_session(attempt, &collection, &templates);
                 self.begin_attempt(id, attempt)?;
                 self.open(id, |state, channel| {
-                    Ok(Session::Admission(Admission::start(state, channel, attempt, collection, templates)?))
+                    let admission = Admission::start(state, channel, attempt, collection, templates)?;
+                    Ok(Session::Admission(Box::new(admission)))
                 })
             }
             ToHolder::Build(order) => {
                 let id = build_session(&order);
                 self.begin_attempt(id, order.attempt)?;
-                self.open(id, |state, channel| Ok(Session::Build(Build::start(state, channel, order)?)))
+                self.open(id, |state, channel| Ok(Session::Build(Box::new(Build::start(state, channel, order)?))))
             }
             ToHolder::Ask { sealed } => {
                 let sealed = SealedTemplate::from_bytes(&sealed).map_err(|e| (None, e.into()))?;
@@ -573,6 +587,7 @@ impl Holder {
             PeerMessage::Ceremony { epoch, seed, signature } => {
                 self.take_seed(party, epoch, seed, &signature).map_err(|e| (None, e))
             }
+            PeerMessage::Escrow(share) => self.take_share(party, &share).map_err(|e| (None, e)),
             PeerMessage::Frame { epoch, frame } => {
                 let keys = self.state.keys(epoch).map_err(|e| (None, e))?;
                 let frame =

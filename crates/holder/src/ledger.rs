@@ -28,7 +28,7 @@ pub(crate) struct Asking {
     pub(crate) opened: bool,
 }
 
-#[derive(Default, BorshSerialize, BorshDeserialize)]
+#[derive(Clone, Default, BorshSerialize, BorshDeserialize)]
 struct Window {
     seconds: u32,
     number: u64,
@@ -37,14 +37,14 @@ struct Window {
     subjects: BTreeMap<SubjectId, u32>,
 }
 
-#[derive(BorshSerialize, BorshDeserialize)]
+#[derive(Clone, BorshSerialize, BorshDeserialize)]
 struct Failures {
     in_a_row: u16,
     last: Timestamp,
 }
 
 /// What the log adds up to.
-#[derive(Default, BorshSerialize, BorshDeserialize)]
+#[derive(Clone, Default, BorshSerialize, BorshDeserialize)]
 pub(crate) struct Ledger {
     windows: BTreeMap<CollectionId, Window>,
     failures: BTreeMap<(CollectionId, SubjectId), Failures>,
@@ -55,6 +55,13 @@ pub(crate) struct Ledger {
 
 fn number(seconds: u32, now: Timestamp) -> u64 {
     now.0.checked_div(seconds.into()).unwrap_or(0)
+}
+
+fn higher<K: Ord>(ours: &mut BTreeMap<K, u32>, theirs: BTreeMap<K, u32>) {
+    for (key, count) in theirs {
+        let ours = ours.entry(key).or_default();
+        *ours = count.max(*ours);
+    }
 }
 
 impl Ledger {
@@ -116,6 +123,33 @@ impl Ledger {
         if self.probes.insert((probe.client.clone(), probe.nonce), probe.expires).is_none() {
             self.by_expiry.insert((probe.expires, probe.client.clone(), probe.nonce));
         }
+    }
+
+    /// The stricter of two: what a restored holder counts, since its peers' ledgers differ by their clocks and by sessions that
+    /// one of them did not finish.
+    pub(crate) fn strictest(mut self, other: Ledger) -> Ledger {
+        for (collection, theirs) in other.windows {
+            let ours = self.windows.entry(collection).or_default();
+            if (ours.number, ours.seconds) != (theirs.number, theirs.seconds) {
+                if ours.number <= theirs.number {
+                    *ours = theirs;
+                }
+                continue;
+            }
+            ours.total = ours.total.max(theirs.total);
+            higher(&mut ours.clients, theirs.clients);
+            higher(&mut ours.subjects, theirs.subjects);
+        }
+        for (place, theirs) in other.failures {
+            let ours = self.failures.entry(place).or_insert(Failures { in_a_row: 0, last: theirs.last });
+            ours.in_a_row = ours.in_a_row.max(theirs.in_a_row);
+            ours.last = ours.last.max(theirs.last);
+        }
+        self.probes.extend(other.probes);
+        self.by_expiry.extend(other.by_expiry);
+        // This holder takes part in none of the sessions that are open.
+        self.pending.clear();
+        self
     }
 
     /// Whether a probe with this nonce was used.

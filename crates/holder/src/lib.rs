@@ -7,7 +7,8 @@
 //! - `recrypt`: one deterministic function per part; `scan_check`, `scores`: the holders' side of the scan;
 //! - `ceremony`; `handshake`, `admission`, `build`, `query`: the sessions; `run` drives `veilmatch-mpc` inside them; `work` is
 //!   what they hand out to be computed elsewhere;
-//! - `administration`: what administrators sign; `registry`, `audit`, `ledger`: what is remembered; `record`, `memory`: how it survives a restart.
+//! - `administration`: what administrators sign; `registry`, `audit`, `ledger`: what is remembered; `record`, `memory`: how it survives a restart; `restoring`: how it
+//!   survives the loss of its machine.
 //!
 //! Trust (DESIGN section 1): a holder alone, or with the matcher, learns shares that are uniform to it and the outcomes
 //! of decisions. Every message of a peer is authenticated; everything that two holders compute is compared.
@@ -39,6 +40,7 @@ mod query;
 mod record;
 mod recrypt;
 mod registry;
+mod restoring;
 mod run;
 mod scan_check;
 mod scores;
@@ -57,5 +59,6 @@ pub use holder::{Holder, HolderCard, OpenSession, Outbound, Reaction, Recipient,
 pub use memory::{HolderKeys, RestoreError};
 pub use record::Record;
 pub use registry::ClientRecord;
+pub use restoring::{RestoreRequest, combine_restored};
 pub use unseal::{HolderSecretKey, OpenedTemplate, UnsealError};
 pub use work::{Work, Worked};

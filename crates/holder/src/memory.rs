@@ -57,6 +57,24 @@ pub enum RestoreError {
         /// Number of the entry that should be there.
         sequence: u64,
     },
+    /// An answer is not that of this peer to this request, or was altered.
+    #[error("the answer of a key holder cannot be read, or is not its own")]
+    Answer {
+        /// Which peer was expected.
+        from: Party,
+    },
+    /// The two peers do not agree.
+    #[error("the two other key holders disagree about a {kind}")]
+    Different {
+        /// About what.
+        kind: &'static str,
+    },
+    /// The peers have no shares of one split of the keys.
+    #[error("the two other key holders hold no shares of the lost one's keys that fit together")]
+    NoShares,
+    /// The keys are not those that clients seal for.
+    #[error("the restored keys are not those of the lost key holder's card")]
+    WrongKeys,
 }
 
 impl Explain for RestoreError {
@@ -65,13 +83,31 @@ impl Explain for RestoreError {
             Self::Malformed { .. } => "damaged-record",
             Self::AuditLost { .. } => "audit-lost",
             Self::AuditBroken { .. } => "audit-broken",
+            Self::Answer { .. } => "bad-restore-answer",
+            Self::Different { .. } => "peers-differ",
+            Self::NoShares => "no-escrow",
+            Self::WrongKeys => "wrong-restored-keys",
         }
     }
     fn status(&self) -> Status {
-        Status::DataLoss
+        match self {
+            Self::Different { .. } | Self::Answer { .. } => Status::Aborted,
+            _ => Status::DataLoss,
+        }
     }
     fn advice(&self) -> &'static str {
-        "restore this key holder from a whole backup, or from the two other key holders"
+        match self {
+            Self::Malformed { .. } | Self::AuditLost { .. } | Self::AuditBroken { .. } => {
+                "restore this key holder from a whole backup, or from the two other key holders"
+            }
+            Self::Different { .. } => {
+                "wait until the matcher has no change under way, then have both peers answer again"
+            }
+            Self::Answer { .. } => "have this peer answer again, for this machine's key",
+            Self::NoShares | Self::WrongKeys => {
+                "restore from a backup: without its keys, templates must be enrolled anew"
+            }
+        }
     }
 }
 
@@ -107,7 +143,7 @@ impl Holder {
         let head = match saved_ledger {
             Some((head, ledger)) => {
                 holder.state.ledger = ledger;
-                Some(head)
+                head
             }
             None => None,
         };
@@ -143,7 +179,7 @@ impl Holder {
         &mut self,
         key: &Key,
         value: &[u8],
-        saved_ledger: &mut Option<((u64, Digest), Ledger)>,
+        saved_ledger: &mut Option<(Option<(u64, Digest)>, Ledger)>,
     ) -> io::Result<()> {
         if self.state.registry.remember(key, value)? {
             return Ok(());
@@ -161,14 +197,15 @@ impl Holder {
             Key::PreparedAdmission(id) => {
                 let (attempt, session) = Admission::restore(&mut self.state, *id, value)?;
                 self.attempts.insert(*id, attempt);
-                self.sessions.insert(*id, Session::Admission(session));
+                self.sessions.insert(*id, Session::Admission(Box::new(session)));
             }
             Key::PreparedBuild(id) => {
                 let (attempt, session) = Build::restore(*id, value)?;
                 self.attempts.insert(*id, attempt);
-                self.sessions.insert(*id, Session::Build(session));
+                self.sessions.insert(*id, Session::Build(Box::new(session)));
             }
-            _ => return Err(io::ErrorKind::InvalidData.into()),
+            Key::Restored => self.state.restored = Some(borsh::from_slice(value)?),
+            key => return self.escrow.remember(key, value),
         }
         Ok(())
     }
@@ -195,13 +232,15 @@ mod tests {
     use veilmatch_glwe::{GLWE_2048_V1, Layout, MaskSeed, Masks};
     use veilmatch_secret::os_entropy;
 
+    type Stored = Vec<(Vec<u8>, Secret<Vec<u8>>)>;
+
     fn digest(i: usize) -> TemplateDigest {
         let mut bytes = [0; 32];
         bytes[..8].copy_from_slice(&(i as u64).to_le_bytes());
         TemplateDigest(bytes)
     }
 
-    fn records(subjects: usize, per_group: usize) -> (Vec<(Vec<u8>, Secret<Vec<u8>>)>, Option<Digest>) {
+    fn records(subjects: usize, per_group: usize) -> (Stored, Option<Digest>) {
         let mut holder = Holder::with_fresh_keys(Party::K0, GLWE_2048_V1, os_entropy());
         let collection = CollectionId::new("staff").unwrap();
         let dimension = Dimension::new(512).unwrap();
@@ -233,7 +272,7 @@ mod tests {
         (records.into_iter().map(|r| (r.key, r.value.unwrap())).collect(), view)
     }
 
-    fn restore(records: Vec<(Vec<u8>, Secret<Vec<u8>>)>, log: Vec<AuditEntry>) -> Result<Holder, RestoreError> {
+    fn restore(records: Stored, log: Vec<AuditEntry>) -> Result<Holder, RestoreError> {
         let keys = HolderKeys::random(&mut *os_entropy());
         Holder::restore(Party::K0, GLWE_2048_V1, keys, os_entropy(), records, |from| {
             log.into_iter().skip(from as usize)

@@ -7,7 +7,7 @@
 
 use borsh::{BorshDeserialize, BorshSerialize};
 
-use veilmatch_domain::{ClientId, CollectionId, Epoch, GroupId, SessionId, SubjectId, TemplateDigest};
+use veilmatch_domain::{ClientId, CollectionId, Epoch, GroupId, Party, SessionId, SubjectId, TemplateDigest};
 use veilmatch_secret::Secret;
 
 /// A key with its new value, or `None` if the key is gone. Values can hold seeds: whoever stores them encrypts them. In a
@@ -29,7 +29,7 @@ pub(crate) enum Signer {
 }
 
 /// The kinds of records. A stored format: new kinds go to the end.
-#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, BorshSerialize, BorshDeserialize)]
 pub(crate) enum Key {
     /// [`ClientRecord`](crate::ClientRecord).
     Client(ClientId),
@@ -63,6 +63,16 @@ pub(crate) enum Key {
     PreparedAdmission(SessionId),
     /// A build that this holder has promised to commit.
     PreparedBuild(SessionId),
+    /// A peer's share of its keys, by the epoch that it was split for.
+    Escrow(Party, Epoch),
+    /// What this holder's own keys were last split with.
+    OwnSplit,
+    /// A lost holder that an administrator allows to be answered.
+    RestorePermission(Party),
+    /// The epoch that this holder was restored in.
+    Restored,
+    /// At a restored holder: the highest revision of a group that a label was used for.
+    UsedLabel(CollectionId, GroupId),
 }
 
 impl Key {
@@ -84,6 +94,10 @@ impl Key {
             Key::OwnSeed(_) | Key::PeerSeed(_) => "ceremony",
             Key::PreparedAdmission(_) => "prepared admission",
             Key::PreparedBuild(_) => "prepared build",
+            Key::Escrow(..) | Key::OwnSplit => "escrow",
+            Key::RestorePermission(_) => "restore permission",
+            Key::Restored => "restored",
+            Key::UsedLabel(..) => "used label",
         }
     }
 

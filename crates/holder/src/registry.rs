@@ -156,6 +156,8 @@ pub(crate) struct CollectionRecord {
     /// Per group the highest revision that was revoked. A live one is always above it.
     revoked: BTreeMap<GroupId, Revision>,
     labels: BTreeMap<GroupId, LabelRecord>,
+    /// Labels that were used before this holder was restored: their contributions are lost.
+    used_labels: BTreeMap<GroupId, Revision>,
     /// [`CollectionRecord::view_digest`], until something changes: every query compares it three times.
     view: OnceLock<Digest>,
     changes: Vec<Record>,
@@ -281,6 +283,9 @@ impl CollectionRecord {
     ) -> Result<([u8; 32], Seed), HolderError> {
         if self.is_revoked(group, revision) {
             return Err(HolderError::RevokedRevision { group, revision });
+        }
+        if self.used_labels.get(&group).is_some_and(|used| revision <= *used) {
+            return Err(HolderError::LabelReused { group, revision });
         }
         if let Some(newest) = self.labels.get(&group).filter(|newest| revision <= newest.revision) {
             if revision == newest.revision && newest.content == content {
@@ -436,6 +441,9 @@ impl Registry {
             Key::Label(id, group) => {
                 self.entry(id).labels.insert(*group, borsh::from_slice(value)?);
             }
+            Key::UsedLabel(id, group) => {
+                self.entry(id).used_labels.insert(*group, borsh::from_slice(value)?);
+            }
             Key::Nonce(signer, nonce) => {
                 let expires = borsh::from_slice(value)?;
                 self.nonces.insert((signer.clone(), *nonce), expires);
@@ -444,6 +452,30 @@ impl Registry {
             _ => return Ok(false),
         }
         Ok(true)
+    }
+
+    /// All of it as records, but for what this holder alone contributed: what a restored holder needs.
+    pub(crate) fn export(&self) -> Vec<Record> {
+        let mut records = Vec::new();
+        for (client, record) in self.clients.iter() {
+            records.push(Record::put(&Key::Client(client.clone()), record));
+        }
+        for (id, record) in &self.collections {
+            let id = || id.clone();
+            records.extend(record.policy.as_ref().map(|policy| Record::put(&Key::Collection(id()), policy)));
+            records.extend(record.admitted.iter().map(|(s, d)| Record::put(&Key::Admitted(id(), s.clone()), d)));
+            records.extend(record.tombstones.iter().map(|d| Record::put(&Key::Tombstone(id(), *d), &())));
+            records.extend(record.erased.iter().map(|(s, e)| Record::put(&Key::Erased(id(), s.clone()), e)));
+            records.extend(record.live.iter().map(|(g, built)| Record::put(&Key::Group(id(), *g), built.as_ref())));
+            records.extend(record.revoked.iter().map(|(g, r)| Record::put(&Key::Revoked(id(), *g), r)));
+            let mut used = record.used_labels.clone();
+            used.extend(record.labels.iter().map(|(group, label)| (*group, label.revision)));
+            records.extend(used.iter().map(|(g, r)| Record::put(&Key::UsedLabel(id(), *g), r)));
+        }
+        for ((signer, nonce), expires) in &self.nonces {
+            records.push(Record::put(&Key::Nonce(signer.clone(), *nonce), expires));
+        }
+        records
     }
 
     /// A collection, made if a record of it comes before its policy.

@@ -31,6 +31,8 @@ pub(crate) struct State {
     pub(crate) readers: Option<Arc<[HolderPublicKey; 3]>>,
     pub(crate) epochs: BTreeMap<Epoch, EpochKeys>,
     pub(crate) current: Option<Epoch>,
+    /// The epoch that this holder was restored in, until the next one begins.
+    pub(crate) restored: Option<Epoch>,
     pub(crate) gallery_secrets: BTreeMap<(Epoch, CollectionId, usize), Arc<SecretParts>>,
     pub(crate) registry: Registry,
     pub(crate) audit: AuditLog,
@@ -60,6 +62,10 @@ impl State {
 
     /// Writes an entry of the log; the ledger follows it.
     pub(crate) fn log(&mut self, session: SessionId, event: AuditEvent) {
+        if self.audit.len() == 0 && self.restored.is_some() && event != AuditEvent::Restored {
+            // The log of a lost machine is gone; the new one says so first.
+            self.log(SessionId([0; 32]), AuditEvent::Restored);
+        }
         let entry = self.audit.append(self.now, session, event);
         self.ledger.apply(&entry);
         self.logs.push(entry);
@@ -68,7 +74,7 @@ impl State {
     /// Saves the ledger, with the place in the log that it has reached.
     pub(crate) fn save_ledger(&mut self) {
         if let Some(head) = self.audit.head() {
-            self.saves.push(Record::put(&Key::Ledger, &(head, &self.ledger)));
+            self.saves.push(Record::put(&Key::Ledger, &(Some(head), &self.ledger)));
             self.ledger_saved = self.audit.len();
         }
     }

@@ -67,7 +67,7 @@ impl HolderSecretKey {
         &self.public
     }
 
-    fn decapsulate(&self, ciphertext: &[u8; veilmatch_sealed::KEM_BYTES]) -> Result<Seed, SealedError> {
+    pub(crate) fn decapsulate(&self, ciphertext: &[u8; veilmatch_sealed::KEM_BYTES]) -> Result<Seed, SealedError> {
         let mut shared = self.key.try_decapsulate(&(*ciphertext).into()).map_err(|_| SealedError::NotAuthentic)?;
         let secret = Seed::from_bytes(shared.into());
         shared.as_mut_slice().zeroize();

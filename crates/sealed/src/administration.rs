@@ -87,6 +87,13 @@ pub enum Administration {
         /// The epoch, above the current one at every holder.
         epoch: Epoch,
     },
+    /// Lets a holder that has lost everything be answered, once, within an hour.
+    AllowRestore {
+        /// Which holder.
+        party: Party,
+        /// [`HolderPublicKey::fingerprint`](crate::HolderPublicKey::fingerprint) of the fresh key on its new machine.
+        key_fingerprint: Digest,
+    },
 }
 
 /// An administrator's request. Well-formed, not yet authentic: see [`verify`](Self::verify).
@@ -207,6 +214,7 @@ mod tests {
             },
             Administration::Unlock { collection: collection(0), subject },
             Administration::BeginEpoch { epoch: Epoch(3) },
+            Administration::AllowRestore { party: Party::K1, key_fingerprint: Digest([5; 32]) },
         ]
     }
 

@@ -124,7 +124,8 @@ fn tell(card: &HolderCard, key_file: &Path) -> io::Result<()> {
 fn restore(config: Config, unlock: Unlock) -> Result<(), Failure> {
     logging::start(config.log);
     let restoring = Restoring::begin(config, unlock, Cost::default())?;
-    writeln!(io::stdout(), "fingerprint of the fresh key: {}", restoring.fingerprint())?;
+    let hex: String = restoring.fingerprint().0.iter().map(|byte| format!("{byte:02x}")).collect();
+    writeln!(io::stdout(), "fingerprint of the fresh key: {hex}")?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(restoring.finish(Cost::default()))?;
     writeln!(io::stdout(), "restored: start the key holder, then begin a new epoch at all three")?;

@@ -13,7 +13,7 @@ use veilmatch_glwe::{
     query_session,
 };
 use veilmatch_mpc::{Delivery, Frame};
-use veilmatch_sealed::SealedTemplate;
+use veilmatch_sealed::{KEM_BYTES, SealedTemplate};
 use veilmatch_secret::Digest;
 
 /// Bytes of a frame's tag.
@@ -53,6 +53,7 @@ pub(super) struct Message {
 enum BetweenHolders {
     Ceremony { epoch: u32, seed: [u8; 32], signature: [u8; 64] },
     Frame { epoch: u32, frame: Vec<u8> },
+    Escrow { epoch: u32, kem: Box<[u8; KEM_BYTES]>, sealed: Vec<u8>, signature: [u8; 64] },
 }
 
 #[derive(BorshDeserialize)]
@@ -100,7 +101,7 @@ fn read<T: BorshDeserialize>(bytes: &[u8]) -> T {
 fn frame(bytes: &[u8]) -> Option<Frame> {
     match read(bytes) {
         BetweenHolders::Frame { frame, .. } => Some(read(&frame[..frame.len() - TAG])),
-        BetweenHolders::Ceremony { .. } => None,
+        BetweenHolders::Ceremony { .. } | BetweenHolders::Escrow { .. } => None,
     }
 }
 

@@ -4,5 +4,6 @@ mod callers;
 mod command;
 mod deployment;
 mod full_disk;
+mod lost;
 mod starting;
 mod together;
