@@ -11,12 +11,12 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status as RpcStatus, Streaming};
 use veilmatch_domain::{Epoch, Explain, Party, Status};
 use veilmatch_glwe::GLWE_2048_V1;
+use veilmatch_holder::RestoreRequest;
 use veilmatch_sealed::{Administration, HOLDER_KEY_BYTES, HolderPublicKey, SignedAdministration};
 use veilmatch_transport::{Incoming, Name, QueueLimits, Replies, Trust, peer_name, queue};
 use veilmatch_wire::v1::key_holder_server::KeyHolder;
 use veilmatch_wire::v1::{
-    AdministerResponse, AuditEntries, AuditRequest, CeremonyResponse, Chunk, HolderStatus, RestoreRequest,
-    SignedRequest, StatusRequest,
+    AdministerResponse, AuditEntries, AuditRequest, CeremonyResponse, Chunk, HolderStatus, SignedRequest, StatusRequest,
 };
 use veilmatch_wire::{WireError, status, status_of};
 
@@ -346,7 +346,10 @@ impl KeyHolder for Calls {
 
     type RestoreStream = Replies;
 
-    async fn restore(&self, request: Request<RestoreRequest>) -> Result<Response<Replies>, RpcStatus> {
+    async fn restore(
+        &self,
+        request: Request<veilmatch_wire::v1::RestoreRequest>,
+    ) -> Result<Response<Replies>, RpcStatus> {
         let own = self.0.party;
         let lost = |name: &Name| matches!(name, Name::Holder(party) if *party != own);
         let caller = self.only(&request, "the other key holders", lost)?;
@@ -362,7 +365,7 @@ impl KeyHolder for Calls {
         let key = HolderPublicKey::from_bytes(&key).map_err(|e| status_of(&e, Vec::new()))?;
         let gone = || status_of(&Unready::ShuttingDown, Vec::new());
         let (answer, answered) = oneshot::channel();
-        let event = Event::Restore { request: veilmatch_holder::RestoreRequest { party, key }, answer };
+        let event = Event::Restore { request: Box::new(RestoreRequest { party, key }), answer };
         self.0.events.send(event).await.map_err(|_| gone())?;
         let bytes = answered.await.map_err(|_| gone())?.map_err(|refusal| status(&refusal))?;
         // One message, of whatever size: it is in memory already.

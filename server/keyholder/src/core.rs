@@ -49,7 +49,7 @@ pub(crate) enum Event {
     /// An administrator's signed request.
     Administer { request: Vec<u8>, answer: oneshot::Sender<Result<(), Refusal>> },
     /// A lost holder asks for what it lost.
-    Restore { request: RestoreRequest, answer: oneshot::Sender<Result<Vec<u8>, Refusal>> },
+    Restore { request: Box<RestoreRequest>, answer: oneshot::Sender<Result<Vec<u8>, Refusal>> },
     /// Time has passed.
     Tick,
     /// Begin nothing new, finish what is open, end.

@@ -25,6 +25,8 @@ use crate::serve::{ServeError, read_card_files, security};
 
 /// Between two questions to a peer that does not answer yet.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
+/// The code of a holder that has no permission to answer (`veilmatch_holder`).
+const NOT_ALLOWED: &str = "restore-not-allowed";
 /// Most bytes of a peer's answer; a million subjects take some 200 MB.
 const MAX_ANSWER: usize = 1 << 30;
 
@@ -196,10 +198,11 @@ impl Restoring {
                 Err(refused) => refused,
             };
             let message = match veilmatch_wire::refusal(&refused) {
-                Some(refusal) if !matches!(refusal.status(), Status::FailedPrecondition | Status::Unavailable) => {
-                    return Err(RestoringError::Refused { party, refusal });
+                // Permission is what the peers' administrators are about to give.
+                Some(refusal) if refusal.code == NOT_ALLOWED || refusal.status() == Status::Unavailable => {
+                    refusal.message
                 }
-                Some(refusal) => refusal.message,
+                Some(refusal) => return Err(RestoringError::Refused { party, refusal }),
                 None => veilmatch_transport::cause(&refused),
             };
             if message != said {

@@ -2,6 +2,7 @@
 
 use tonic::{Code, Status};
 use veilmatch_domain::Party;
+use veilmatch_keyholder::card::read_card;
 use veilmatch_transport::{Name, QueueLimits, queue};
 use veilmatch_wire::v1::{AuditRequest, RestoreRequest, SignedRequest, StatusRequest};
 
@@ -72,7 +73,8 @@ async fn requests_of_strangers_and_other_kinds_are_refused_with_the_reason() {
     let request = SignedRequest { request: altered.into() };
     assert_eq!(client.administer(request).await.unwrap_err().code(), Code::PermissionDenied);
     let mut lost = deployment.call_as(&Name::Holder(Party::K0), Party::K1);
-    let request = RestoreRequest { party: veilmatch_wire::v1::Party::K0.into(), key: Vec::new().into() };
+    let key = read_card(&deployment.path("k0.card")).unwrap().encryption.to_bytes();
+    let request = RestoreRequest { party: veilmatch_wire::v1::Party::K0.into(), key: key.to_vec().into() };
     assert_eq!(code(lost.restore(request).await), "restore-not-allowed");
     running.stop().await.unwrap();
 }

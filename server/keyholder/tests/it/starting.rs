@@ -61,8 +61,7 @@ async fn keys_cards_and_certificates_of_others() {
     ));
     restore();
     // A card of this holder, but of other keys.
-    let mut other = read_card(&Deployment::new().path("k0.card")).unwrap();
-    other.encryption = twice.encryption;
+    let other = read_card(&Deployment::new().path("k0.card")).unwrap();
     std::fs::remove_file(deployment.path("k0.card")).unwrap();
     write_card(&deployment.path("k0.card"), &other).unwrap();
     assert!(matches!(refusal(&deployment, Party::K0, unlock()).await, ServeError::CardOfOtherKeys));
