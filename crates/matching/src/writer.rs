@@ -212,7 +212,7 @@ impl Writer {
                 (sealed.associated().collection == collection).then(|| (subject.clone(), sealed.digest()))
             });
             verdicts.push(Verdict::Accepted);
-            if !read.as_ref().is_some_and(|(s, digest)| index.template(s).is_some_and(|t| t.digest == *digest)) {
+            if read.as_ref().is_none_or(|(s, digest)| index.template(s).is_none_or(|t| t.digest != *digest)) {
                 places.push(place);
                 parsed.push(read.map(|(subject, digest)| (subject, digest, bytes.clone())));
                 sent.push(bytes);
@@ -335,7 +335,7 @@ impl Writer {
             replaces: plan.replaces,
         };
         let change = Change::UseRevision { collection: id, group, revision };
-        shared.work(Task::Order { ticket, lazy, change, order, members });
+        shared.work(Task::Order { ticket, lazy, change, order: Box::new(order), members });
         Ok(ticket)
     }
 
