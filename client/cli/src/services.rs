@@ -29,9 +29,8 @@ struct Services {
 /// # Errors
 /// [`CliError`].
 pub fn found(setup: &Setup) -> Result<Box<dyn Engine>, CliError> {
-    let no_folder = |e: std::io::Error| {
-        CliError::protocol(DeploymentError::Folder { path: std::env::temp_dir(), kind: e.kind() })
-    };
+    let no_folder =
+        |e: std::io::Error| CliError::protocol(DeploymentError::Folder { path: std::env::temp_dir(), kind: e.kind() });
     let folder = tempfile::Builder::new().prefix("veilmatch-").tempdir().map_err(no_folder)?;
     let program = std::env::current_exe().map_err(no_folder)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(no_folder)?;
@@ -162,11 +161,9 @@ fn sum(text: &str, name: &str) -> u64 {
 /// Keeps code, status and message of whoever refused.
 pub(crate) fn stopped(error: Error) -> CliError {
     match error.refusal() {
-        Some(refusal) => CliError::Refused {
-            code: refusal.code.clone(),
-            status: refusal.status(),
-            message: refusal.message.clone(),
-        },
+        Some(refusal) => {
+            CliError::Refused { code: refusal.code.clone(), status: refusal.status(), message: refusal.message.clone() }
+        }
         None => CliError::protocol(error),
     }
 }

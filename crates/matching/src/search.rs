@@ -113,6 +113,9 @@ impl Search {
         if scope.is_empty() {
             return Err(MatcherError::EmptyScope);
         }
+        if let Some(lost) = scope.iter().find(|record| record.is_damaged()) {
+            return Err(MatcherError::GroupDamaged(lost.packed.group));
+        }
         let mut gathering = BTreeMap::new();
         for record in &scope {
             if let Ok(layout) = veilmatch_glwe::Layout::new(record.packed.layout.beta(), 1) {

@@ -560,7 +560,12 @@ impl Writer {
                 self.agenda.erased(shared, group)
             }
             Stage::CommittingBuild(build, _) => {
+                let (group, damaged) = (build.record.packed.group, build.record.is_damaged());
                 collection.index.commit(build.record, &build.replaces);
+                if damaged {
+                    // Decided in an earlier life, and its file was lost since: the holders have it, so it is built again.
+                    collection.index.must_rebuild(group);
+                }
                 shared.succeeded = true;
                 shared.lazy.push(Change::Settle { id: IntentId(build.session.0) });
                 shared.gates.remove(&self.agenda.collection);

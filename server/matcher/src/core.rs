@@ -84,7 +84,10 @@ impl Handle {
     }
 
     /// Asks and waits for the answer. If the caller stops waiting, the core is told.
-    async fn ask(&self, event: impl FnOnce(RequestId, oneshot::Sender<ClientAnswer>) -> Event) -> Result<ClientAnswer, Refusal> {
+    async fn ask(
+        &self,
+        event: impl FnOnce(RequestId, oneshot::Sender<ClientAnswer>) -> Event,
+    ) -> Result<ClientAnswer, Refusal> {
         let id = RequestId(self.next.fetch_add(1, Ordering::Relaxed));
         let (reply, answer) = oneshot::channel();
         match self.events.try_send(event(id, reply)) {
@@ -106,7 +109,11 @@ impl Handle {
         self.ask(|id, reply| Event::Request { id, content, reply }).await
     }
 
-    pub(crate) async fn describe(&self, collection: CollectionId, description: Description) -> Result<ClientAnswer, Refusal> {
+    pub(crate) async fn describe(
+        &self,
+        collection: CollectionId,
+        description: Description,
+    ) -> Result<ClientAnswer, Refusal> {
         self.ask(|id, reply| Event::Describe { id, collection, description, reply }).await
     }
 
