@@ -5,12 +5,15 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use veilmatch_domain::{CollectionId, Dimension, Threshold};
 
+use crate::network::Network;
+
 const EXIT_CODES: &str = "\
 Exit codes:
-  0  every decision outside the noise band equals the plaintext decision
-  1  a decision differs outside the band
-  2  bad input: arguments or files
-  3  a party refused or deviated, or the report could not be written";
+  0  done; yes; every decision outside the noise band equals the plaintext one
+  1  no: nobody matches; or a decision differs outside the band
+  2  bad input: arguments, profile or files
+  3  a party refused, deviated or was not there, or the report could not be
+     written";
 
 const DEMO_EXAMPLES: &str = "\
 Examples:
@@ -52,6 +55,10 @@ Examples:
 #[derive(Debug, Parser)]
 #[command(name = "veilmatch", version, after_help = EXIT_CODES)]
 pub struct Arguments {
+    /// For commands that ask a deployment: where it is reached and with which keys. By default VEILMATCH_PROFILE, else
+    /// ./veilmatch.toml, else ~/.config/veilmatch/client.toml
+    #[arg(long, global = true, value_name = "FILE.toml")]
+    pub profile: Option<PathBuf>,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -81,6 +88,9 @@ pub enum Command {
     /// Run one party of a deployment; `veilmatch up` starts these
     #[command(hide = true)]
     Serve(ServeArguments),
+    /// The commands that ask a deployment.
+    #[command(flatten)]
+    Network(Network),
     /// Measure accuracy, encrypted beside plaintext
     Eval {
         /// On what.
@@ -291,6 +301,21 @@ mod tests {
             "veilmatch demo --embeddings a.npy --labels a.csv --dim 64",
             "veilmatch eval",
             "veilmatch eval pairs --embeddings a.npy",
+            "veilmatch enroll",
+            "veilmatch enroll --id alice",
+            "veilmatch enroll --embedding a.npy",
+            "veilmatch enroll --embeddings a.npy",
+            "veilmatch enroll --id alice --embeddings a.npy --labels b.csv",
+            "veilmatch enroll --id a/b --embedding a.npy",
+            "veilmatch verify --embedding a.npy",
+            "veilmatch identify --embedding a.npy --max-matches 65",
+            "veilmatch identify --embedding a.npy --mode verify",
+            "veilmatch clients add --id gate-7 --key AAAA --roles verify",
+            "veilmatch clients revoke --id gate-7 --at k3",
+            "veilmatch collections create staff",
+            "veilmatch audit show",
+            "veilmatch audit show --holder k0 --folder log",
+            "veilmatch audit verify --expect 7:00",
         ] {
             assert_eq!(parse(&words(bad)).unwrap_err().exit_code(), 2, "{bad}");
         }
@@ -299,6 +324,14 @@ mod tests {
             "veilmatch demo --dim 1024 --threshold -0.2",
             "veilmatch demo --embeddings a.npy --labels a.csv --normalize",
             "veilmatch eval pairs --embeddings a.npy --pairs b.csv",
+            "veilmatch enroll --id alice --embedding a.npy --row 3",
+            "veilmatch --profile p.toml enroll --embeddings a.npy --labels b.csv --json",
+            "veilmatch verify --id alice --embedding a.npy --threshold -0.2 --profile p.toml",
+            "veilmatch identify --embedding a.npy --mode matches --max-matches 64",
+            "veilmatch collections create staff --dim 512 --no-best --at k0 --at matcher",
+            "veilmatch clients revoke --id gate-7 --at k2",
+            "veilmatch audit verify --folder log",
+            "veilmatch audit show --holder k0",
         ] {
             assert!(parse(&words(good)).is_ok(), "{good}");
         }

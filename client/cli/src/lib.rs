@@ -17,10 +17,12 @@ pub mod exit;
 pub mod input;
 pub mod judge;
 pub mod local;
+pub mod network;
 pub mod npy;
 pub mod operator;
 pub mod pairs;
 pub mod pki;
+pub mod profile;
 pub mod report;
 pub mod services;
 pub mod synthetic;
@@ -40,8 +42,8 @@ use local::Role;
 use report::{Progress, Report};
 use veilmatch_domain::Party;
 
-/// Runs the command line and returns the exit code: 0 agrees, 1 a decision differs outside the band, 2 bad input,
-/// 3 the protocol stopped.
+/// Runs the command line and returns the exit code: 0 done, yes or agrees, 1 no match or a decision differs outside the band,
+/// 2 bad input, 3 refused or the protocol stopped.
 ///
 /// `demo` makes the parties of the demonstration, `eval` those of evaluations.
 pub fn run(arguments: impl IntoIterator<Item = OsString>, demo: &Found<'_>, eval: &Found<'_>) -> ExitCode {
@@ -57,6 +59,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, demo: &Found<'_>, eval
         Command::Eval { what: Evaluation::Pairs(pairs) } => {
             pairs::run(pairs, eval, &progress).and_then(|r| finish(&r, json))
         }
+        Command::Network(command) => network::run(command, parsed.profile.as_deref(), &progress),
         Command::Up(arguments) => up::run(arguments, json, &progress).map(|()| Verdict::Agrees),
         Command::Pki { what } => pki::run(what, json).map(|()| Verdict::Agrees),
         Command::Serve(arguments) => {
