@@ -44,6 +44,13 @@ Examples:
 It runs until Ctrl-C or SIGTERM, and starts again what ends by itself. The
 folder's veilmatch.toml is a profile: export VEILMATCH_PROFILE=FOLDER/veilmatch.toml";
 
+const BENCH_EXAMPLES: &str = "\
+Examples:
+  veilmatch bench services
+  veilmatch bench services --gallery 10000 --dim 256 --queries 50 --json
+
+All five parties share this machine: times contain everybody's work.";
+
 const PKI_EXAMPLES: &str = "\
 Examples:
   veilmatch pki init --dir ca
@@ -88,6 +95,12 @@ pub enum Command {
     /// Run one party of a deployment; `veilmatch up` starts these
     #[command(hide = true)]
     Serve(ServeArguments),
+    /// Measure on this machine
+    Bench {
+        /// What.
+        #[command(subcommand)]
+        what: Bench,
+    },
     /// The commands that ask a deployment.
     #[command(flatten)]
     Network(Network),
@@ -115,6 +128,31 @@ pub struct UpArguments {
     #[arg(long, value_name = "D", default_value = "512", value_parser = dimension, requires = "collection")]
     pub dim: Dimension,
     /// Write one JSON object to standard output once everything runs
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// The measurements.
+#[derive(Debug, Subcommand)]
+pub enum Bench {
+    /// The real services: latency by stage, enrolment rates, bytes, memory and disk space of each process
+    #[command(after_help = BENCH_EXAMPLES)]
+    Services(BenchArguments),
+}
+
+/// Arguments of `bench services`.
+#[derive(Clone, Debug, Args)]
+pub struct BenchArguments {
+    /// How many people to enrol in bulk
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(2..=1_000_000))]
+    pub gallery: u32,
+    /// Dimension of the synthetic embeddings, 16 to 1024
+    #[arg(long, value_name = "D", default_value = "512", value_parser = dimension)]
+    pub dim: Dimension,
+    /// How many questions of each kind
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub queries: u32,
+    /// Write one JSON object to standard output and nothing else
     #[arg(long)]
     pub json: bool,
 }

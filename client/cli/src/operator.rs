@@ -22,7 +22,7 @@ const LIFETIME: u64 = 300;
 /// How long each call may take.
 const DEADLINE: Duration = Duration::from_secs(10);
 /// How long a ceremony may take at all three holders.
-const CEREMONY: Duration = Duration::from_secs(30);
+const CEREMONY: Duration = Duration::from_secs(40);
 /// Epochs that are tried: each ceremony that failed half-way has used one up at some holder.
 const EPOCHS: u32 = 8;
 
@@ -212,13 +212,17 @@ impl Operator {
         Err(last)
     }
 
+    /// Each holder answers once the epoch is complete there, so all three are asked at once.
     async fn begin(&self, epoch: Epoch) -> Result<(), CliError> {
-        for party in Party::ALL {
+        let ask = async |party: Party| -> Result<(), CliError> {
             let signed = self.sign(Audience::holder(party), Administration::BeginEpoch { epoch });
-            let request = timed(v1::SignedRequest { request: signed.into() });
+            let mut request = Request::new(v1::SignedRequest { request: signed.into() });
+            request.set_timeout(CEREMONY);
             self.holder(party).ceremony(request).await.map_err(|s| ended(&Name::Holder(party), &s))?;
-        }
-        Ok(())
+            Ok(())
+        };
+        let (a, b, c) = tokio::join!(ask(Party::K0), ask(Party::K1), ask(Party::K2));
+        a.and(b).and(c)
     }
 
     async fn wait_for(&self, epoch: Epoch) -> Result<Epoch, CliError> {

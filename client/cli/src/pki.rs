@@ -60,11 +60,7 @@ pub fn run(what: &Pki, json: bool) -> Result<(), CliError> {
         Pki::Issue { dir, subject, host, days, cert, key, .. } => {
             let name = name_of(subject)?;
             issue(dir, &name, host, u64::from(*days) * 86_400, cert, key).map_err(CliError::protocol)?;
-            Made {
-                name: name.to_string(),
-                certificate: cert.display().to_string(),
-                key: key.display().to_string(),
-            }
+            Made { name: name.to_string(), certificate: cert.display().to_string(), key: key.display().to_string() }
         }
     };
     report::write(&made, json, &mut std::io::stdout().lock()).map_err(CliError::Output)

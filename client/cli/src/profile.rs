@@ -408,6 +408,16 @@ mod tests {
     }
 
     #[test]
+    fn the_profile_that_is_deployed_can_be_used() {
+        let deployed = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/compose/config/veilmatch.toml");
+        let file = ProfileFile::load(&deployed).unwrap();
+        assert_eq!(file.client().unwrap().as_str(), "evaluation");
+        assert_eq!(file.matcher().unwrap().to_string(), "https://matcher:7440");
+        let profile = file.profile();
+        assert!(profile.administrator_key.is_some() && profile.operator_tls.is_some() && profile.holders.is_some());
+    }
+
+    #[test]
     fn bad_profiles_are_named_by_file_and_key() {
         let broken = |from: &str, to: &str| {
             assert!(SAMPLE.contains(from), "{from}");

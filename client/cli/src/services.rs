@@ -29,9 +29,8 @@ struct Services {
 /// # Errors
 /// [`CliError`].
 pub fn found(setup: &Setup) -> Result<Box<dyn Engine>, CliError> {
-    let no_folder = |e: std::io::Error| {
-        CliError::protocol(DeploymentError::Folder { path: std::env::temp_dir(), kind: e.kind() })
-    };
+    let no_folder =
+        |e: std::io::Error| CliError::protocol(DeploymentError::Folder { path: std::env::temp_dir(), kind: e.kind() });
     let folder = tempfile::Builder::new().prefix("veilmatch-").tempdir().map_err(no_folder)?;
     let program = std::env::current_exe().map_err(no_folder)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(no_folder)?;
@@ -58,7 +57,13 @@ impl Engine for Services {
         let (collection, people) = (self.collection.clone(), people.to_vec());
         let enrolment = self.runtime.block_on(async {
             let enrolling = tokio::spawn(async move {
-                collection.enroll_many(people, move |p| drop(send.send(p.done))).await.map_err(|e| stopped(e.error))
+                collection
+                    .enroll_many(people, move |p| {
+                        // Nobody counts any more only if this function has ended.
+                        let _ = send.send(p.done);
+                    })
+                    .await
+                    .map_err(|e| stopped(e.error))
             });
             while let Some(count) = counts.recv().await {
                 progress(count);
@@ -143,7 +148,7 @@ impl Drop for Services {
 }
 
 /// The metrics of a process on this machine, as text.
-async fn scrape(port: u16) -> Option<String> {
+pub(crate) async fn scrape(port: u16) -> Option<String> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).await.ok()?;
     stream.write_all(b"GET /metrics HTTP/1.0\r\nHost: localhost\r\n\r\n").await.ok()?;
     let mut text = String::new();
@@ -152,7 +157,7 @@ async fn scrape(port: u16) -> Option<String> {
 }
 
 /// The sum of a counter over its labels.
-fn sum(text: &str, name: &str) -> u64 {
+pub(crate) fn sum(text: &str, name: &str) -> u64 {
     text.lines()
         .filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])))
         .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
@@ -162,11 +167,9 @@ fn sum(text: &str, name: &str) -> u64 {
 /// Keeps code, status and message of whoever refused.
 pub(crate) fn stopped(error: Error) -> CliError {
     match error.refusal() {
-        Some(refusal) => CliError::Refused {
-            code: refusal.code.clone(),
-            status: refusal.status(),
-            message: refusal.message.clone(),
-        },
+        Some(refusal) => {
+            CliError::Refused { code: refusal.code.clone(), status: refusal.status(), message: refusal.message.clone() }
+        }
         None => CliError::protocol(error),
     }
 }

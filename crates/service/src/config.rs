@@ -105,7 +105,9 @@ impl Explain for ConfigError {
     fn advice(&self) -> &'static str {
         match self {
             Self::File(e) => e.advice(),
-            Self::Syntax { .. } | Self::Invalid { .. } => "correct the named keys; the samples folder shows all of them",
+            Self::Syntax { .. } | Self::Invalid { .. } => {
+                "correct the named keys; the samples folder shows all of them"
+            }
         }
     }
 }
@@ -160,7 +162,8 @@ pub fn parse_toml<T: DeserializeOwned>(text: &str) -> Result<T, ConfigError> {
         let begin = error.span().map_or(0, |span| span.start);
         let before = text.get(..begin).unwrap_or_default();
         let line = before.matches('\n').count() + 1;
-        let key = text.lines().nth(line - 1).and_then(|line| line.split_once('=')).map(|(key, _)| key.trim().to_owned());
+        let key =
+            text.lines().nth(line - 1).and_then(|line| line.split_once('=')).map(|(key, _)| key.trim().to_owned());
         let key = key.filter(|key| !key.is_empty() && !key.starts_with('#'));
         ConfigError::Syntax { line, key, message: error.message().replace('\n', "; ") }
     })
@@ -183,7 +186,13 @@ impl Problems {
     }
 
     /// Notes a value outside its range, given by its ends and how they read.
-    pub fn check_range<T: PartialOrd>(&mut self, key: &str, value: &T, ends: (T, T), read: (&'static str, &'static str)) {
+    pub fn check_range<T: PartialOrd>(
+        &mut self,
+        key: &str,
+        value: &T,
+        ends: (T, T),
+        read: (&'static str, &'static str),
+    ) {
         if *value < ends.0 || *value > ends.1 {
             self.push(key, Fault::Range { least: read.0, most: read.1 });
         }

@@ -225,6 +225,16 @@ mod tests {
     }
 
     #[test]
+    fn what_is_deployed_can_be_used() {
+        let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy");
+        for file in ["systemd/matcher.toml", "compose/config/matcher.toml"] {
+            let config = Config::load(&deploy.join(file)).unwrap();
+            assert_eq!((config.listen.port(), config.administrators.len()), (7440, 0), "{file}");
+            assert!(matches!(config.transport, Transport::Tls(_)), "{file}");
+        }
+    }
+
+    #[test]
     fn unknown_keys_and_bad_values_are_named() {
         let broken = |from: &str, to: &str| {
             assert!(SAMPLE.contains(from), "{from}");

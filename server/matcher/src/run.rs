@@ -179,7 +179,14 @@ impl Bound {
         let (events, inbox) = mpsc::channel(EVENTS);
         let handle = Handle::new(events.clone());
         let links = dial(&config, &security, &events)?;
-        let core = Core { matcher, links, storage: Arc::clone(&storage) as _, pool: Arc::new(pool), events: events.clone(), inbox };
+        let core = Core {
+            matcher,
+            links,
+            storage: Arc::clone(&storage) as _,
+            pool: Arc::new(pool),
+            events: events.clone(),
+            inbox,
+        };
         let runtime = tokio::runtime::Handle::current();
         let core = std::thread::Builder::new()
             .name("matcher".to_owned())

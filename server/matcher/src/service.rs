@@ -15,7 +15,8 @@ use veilmatch_service::now;
 use veilmatch_transport::{Name, Trust, peer_name};
 use veilmatch_wire::v1::matcher_server::Matcher as Rpc;
 use veilmatch_wire::{
-    CollectionInfo, MAX_BATCH, MAX_MESSAGE_BYTES, TemplateInfo, TemplateState, WireError, page_size, status, status_of, v1,
+    CollectionInfo, MAX_BATCH, MAX_MESSAGE_BYTES, TemplateInfo, TemplateState, WireError, page_size, status, status_of,
+    v1,
 };
 
 use crate::core::Handle;
@@ -182,10 +183,7 @@ impl Rpc for Service {
             key_epoch: epoch.map(|epoch| epoch.0),
             holders,
             collections: collections as u64,
-            limits: Some(v1::Limits {
-                max_batch: MAX_BATCH as u32,
-                max_message_bytes: MAX_MESSAGE_BYTES as u64,
-            }),
+            limits: Some(v1::Limits { max_batch: MAX_BATCH as u32, max_message_bytes: MAX_MESSAGE_BYTES as u64 }),
         }))
     }
 
@@ -295,14 +293,15 @@ impl Rpc for Service {
                     Ok(None) => return,
                     Err(error) => return drop(results.send(Err(error)).await),
                 };
-                let read = CollectionId::new(item.collection).map_err(|e| {
-                    Refusal::new(&WireError::from(e), vec![veilmatch_domain::Suspect::Client])
-                });
+                let read = CollectionId::new(item.collection)
+                    .map_err(|e| Refusal::new(&WireError::from(e), vec![veilmatch_domain::Suspect::Client]));
                 let verdict = read.and_then(|collection| {
                     service.check_sealed(&caller, &item.sealed_template, Some(&collection)).map(|()| collection)
                 });
                 let sent = match verdict {
-                    Ok(collection) => items.send((collection, item.sequence, item.sealed_template.to_vec())).await.is_ok(),
+                    Ok(collection) => {
+                        items.send((collection, item.sequence, item.sealed_template.to_vec())).await.is_ok()
+                    }
                     Err(refusal) => {
                         let result = v1::EnrollResult::new(item.sequence, &Verdict::Refused(refusal));
                         results.send(Ok(result)).await.is_ok()
@@ -418,7 +417,10 @@ impl Rpc for Service {
         Ok(Response::new(v1::ListTemplatesResponse { templates, next_page_token }))
     }
 
-    async fn administer(&self, request: Request<v1::SignedRequest>) -> Result<Response<v1::AdministerResponse>, Status> {
+    async fn administer(
+        &self,
+        request: Request<v1::SignedRequest>,
+    ) -> Result<Response<v1::AdministerResponse>, Status> {
         self.caller(&request)?;
         let signed = request.into_inner().request;
         self.register(|register| register.administer(&signed, now()))?;

@@ -22,14 +22,16 @@ use veilmatch_keyholder::card::write_card;
 use veilmatch_keyholder::keyfile::{Cost, HolderKeys, KeyFileError, Unlock};
 use veilmatch_sdk::{KeyFileError as SigningKeyError, SigningKeyFile};
 use veilmatch_secret::os_entropy;
-use veilmatch_transport::{Authority, FileError, Name, NameError, OperatorName, PkiError, write_new_private, write_public};
+use veilmatch_transport::{
+    Authority, FileError, Name, NameError, OperatorName, PkiError, write_new_private, write_public,
+};
 
 use super::pki::{ISSUED_FOR, VALID_FOR, from_now};
 
 /// The client id of a deployment's own profile.
-pub const CLIENT: &str = "local";
+pub(super) const CLIENT: &str = "local";
 /// The operator's name in its certificate.
-pub const OPERATOR: &str = "local";
+pub(super) const OPERATOR: &str = "local";
 
 /// Why a deployment cannot be made or used.
 #[derive(Debug, thiserror::Error)]
@@ -152,7 +154,8 @@ impl Ports {
     pub fn from_base(base: u16) -> Result<Self, DeploymentError> {
         let port = |i: u16| base.saturating_add(i);
         for i in 0..8 {
-            let _free = TcpListener::bind(("127.0.0.1", port(i))).map_err(|_| DeploymentError::Port { port: port(i) })?;
+            let _free =
+                TcpListener::bind(("127.0.0.1", port(i))).map_err(|_| DeploymentError::Port { port: port(i) })?;
         }
         Ok(Self {
             matcher: port(0),

@@ -9,16 +9,13 @@ use veilmatch_transport::{Authority, Name, PkiError, Validity};
 /// How long an authority made here is valid, in seconds: ten years.
 pub(super) const VALID_FOR: u64 = 3650 * 86_400;
 /// How long a certificate issued here is valid, in seconds: a year, a month for the change.
-pub const ISSUED_FOR: u64 = 395 * 86_400;
+pub(super) const ISSUED_FOR: u64 = 395 * 86_400;
 /// Clocks that are behind by so much still accept a new certificate, in seconds.
 const SLACK: u64 = 300;
 
 pub(super) fn from_now(seconds: u64) -> Validity {
     let now = now();
-    Validity {
-        not_before: Timestamp(now.0.saturating_sub(SLACK)),
-        not_after: Timestamp(now.0.saturating_add(seconds)),
-    }
+    Validity { not_before: Timestamp(now.0.saturating_sub(SLACK)), not_after: Timestamp(now.0.saturating_add(seconds)) }
 }
 
 /// Makes an authority: `ca.crt` and `ca.key` in a folder.

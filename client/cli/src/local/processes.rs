@@ -67,8 +67,7 @@ impl Processes {
     /// # Errors
     /// [`DeploymentError::Process`].
     pub fn start(program: &Path, deployment: &Deployment) -> Result<Self, DeploymentError> {
-        let mut processes =
-            Self { program: program.to_owned(), deployment: deployment.clone(), running: Vec::new() };
+        let mut processes = Self { program: program.to_owned(), deployment: deployment.clone(), running: Vec::new() };
         for role in Role::ALL {
             processes.spawn(role, Duration::ZERO)?;
         }

@@ -174,8 +174,7 @@ impl Deployment {
         let holders = HolderCard::load_three(Party::ALL.map(|party| self.card(party))).map_err(CliError::protocol)?;
         let client = ClientId::new(CLIENT).map_err(CliError::protocol)?;
         let matcher = Self::endpoint(self.ports()?.matcher)?;
-        let options =
-            Options::new(matcher, self.security("client")?, holders, client, self.signing_key()?.into_key());
+        let options = Options::new(matcher, self.security("client")?, holders, client, self.signing_key()?.into_key());
         Ok(Options { window: 1024, ..options })
     }
 
