@@ -353,7 +353,9 @@ mod tests {
             "veilmatch collections create staff",
             "veilmatch audit show",
             "veilmatch audit show --holder k0 --folder log",
-            "veilmatch audit verify --expect 7:00",
+            "veilmatch audit verify --holder k0 --expect 7:00",
+            "veilmatch audit verify --expect 7:0000000000000000000000000000000000000000000000000000000000000000",
+            "veilmatch audit verify --holder k0 --folder log",
         ] {
             assert_eq!(parse(&words(bad)).unwrap_err().exit_code(), 2, "{bad}");
         }

@@ -63,13 +63,13 @@ pub enum Audit {
     #[command(after_help = VERIFY_EXAMPLES)]
     Verify {
         /// The key holder: k0, k1 or k2; by default all three
-        #[arg(long, value_name = "HOLDER", value_parser = holder)]
+        #[arg(long, value_name = "HOLDER", value_parser = holder, group = "one")]
         holder: Option<Party>,
         /// A folder with the log, instead of the network
-        #[arg(long, value_name = "FOLDER", conflicts_with = "holder")]
+        #[arg(long, value_name = "FOLDER", group = "one")]
         folder: Option<PathBuf>,
-        /// A head that was seen earlier: number and hash of an entry
-        #[arg(long, value_name = "NUMBER:HASH", value_parser = head)]
+        /// A head of this one log that was seen earlier: number and hash of an entry
+        #[arg(long, value_name = "NUMBER:HASH", value_parser = head, requires = "one")]
         expect: Option<(u64, Digest)>,
         /// The report.
         #[command(flatten)]

@@ -129,11 +129,16 @@ impl Answer for Listed {
 
 impl Answer for Line {
     fn text(&self) -> String {
-        let Self { name, dimension, parameters, group_capacity, created, .. } = self;
+        let Self { name, dimension, parameters, created, .. } = self;
+        // What nobody limited, the matcher's planner does.
+        let limit = match self.group_capacity {
+            0 | u32::MAX => String::new(),
+            most => format!(" of at most {most} templates"),
+        };
         let [templates, pending, groups] = [self.templates, self.pending, self.groups].map(count);
         format!(
             "collection  {name}\ndimension   {dimension}\ntemplates   {templates}, {pending} of them not searchable yet\n\
-             groups      {groups} of at most {group_capacity} templates\nparameters  {parameters}\n\
+             groups      {groups}{limit}\nparameters  {parameters}\n\
              created     {created} (seconds since 1970)\n"
         )
     }
