@@ -59,7 +59,8 @@ impl LostHolder {
 fn fingerprint(text: &str) -> Result<[u8; 32], String> {
     let digits: Vec<u8> = text.chars().filter_map(|c| c.to_digit(16)).map(|digit| digit as u8).collect();
     let only_digits = text.chars().all(|c| c.is_ascii_hexdigit() || c == ' ' || c == '-');
-    let bytes: Vec<u8> = digits.chunks_exact(2).map(|pair| pair.iter().fold(0, |byte, digit| byte << 4 | digit)).collect();
+    let bytes: Vec<u8> =
+        digits.chunks_exact(2).map(|pair| pair.iter().fold(0, |byte, digit| byte << 4 | digit)).collect();
     match <[u8; 32]>::try_from(bytes) {
         Ok(bytes) if only_digits && digits.len() == 64 => Ok(bytes),
         _ => Err(String::from("not 64 hexadecimal digits")),
