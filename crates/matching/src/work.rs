@@ -125,7 +125,7 @@ impl Work {
             Task::Order { ticket, lazy, change, order, members } => {
                 let result = apply(storage, &lazy, vec![change]);
                 let lazy = left(lazy, &result);
-                let result = result.and_then(|()| complete_order(storage, order, members));
+                let result = result.and_then(|()| complete_order(storage, *order, members));
                 Done::Ordered { ticket, lazy, result }
             }
             Task::Sum { ticket, lazy, sum } => match sum.add_up() {
@@ -181,10 +181,9 @@ fn mapped(storage: &dyn Storage, collection: &CollectionId, record: Arc<GroupRec
 
 fn complete_order(
     storage: &dyn Storage,
-    order: Box<BuildOrder>,
+    mut order: BuildOrder,
     members: Vec<GroupMember>,
 ) -> Result<Box<Ordered>, MatcherError> {
-    let mut order = *order;
     let subjects: Vec<SubjectId> = members.iter().map(|m| m.subject.clone()).collect();
     let sealed = storage.sealed(&order.collection, &subjects)?;
     for (member, sealed) in members.iter().zip(sealed) {

@@ -18,7 +18,6 @@ use veilmatch_holder::{
 use veilmatch_sealed::SealedTemplate;
 use veilmatch_secret::Digest;
 
-use crate::clock;
 use crate::config::{Deadlines, Limits};
 use crate::connections::{About, Connections, Lane, Outgoing, StreamId, about, opens_session};
 use crate::measures;
@@ -305,7 +304,7 @@ impl<'a> Core<'a> {
     }
 
     fn take(&mut self, event: Event) {
-        let now = clock::now();
+        let now = veilmatch_service::now();
         match event {
             Event::MatcherUp { lane, stream, to } => {
                 tracing::info!(?lane, "the matcher is connected");
@@ -391,7 +390,7 @@ impl<'a> Core<'a> {
 
     fn lose_peer(&mut self, party: Party) {
         tracing::warn!(%party, "a key holder is gone");
-        let reaction = self.holder.peer_lost(party, clock::now());
+        let reaction = self.holder.peer_lost(party, veilmatch_service::now());
         self.absorb(reaction, None);
     }
 

@@ -13,7 +13,7 @@ use veilmatch_keyholder::config::{Config, ConfigError};
 use veilmatch_keyholder::keyfile::{Cost, KeyFileError, Unlock};
 use veilmatch_keyholder::restore::{Restoring, RestoringError};
 use veilmatch_keyholder::setup::{SetupError, init, rewrite_card};
-use veilmatch_keyholder::{ServeError, Server, logging};
+use veilmatch_keyholder::{ServeError, Server};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -122,7 +122,7 @@ fn tell(card: &HolderCard, key_file: &Path) -> io::Result<()> {
 }
 
 fn restore(config: Config, unlock: Unlock) -> Result<(), Failure> {
-    logging::start(config.log);
+    veilmatch_service::start_logs(config.log);
     let restoring = Restoring::begin(config, unlock, Cost::default())?;
     let hex: String = restoring.fingerprint().0.iter().map(|byte| format!("{byte:02x}")).collect();
     writeln!(io::stdout(), "fingerprint of the fresh key: {hex}")?;
@@ -133,7 +133,7 @@ fn restore(config: Config, unlock: Unlock) -> Result<(), Failure> {
 }
 
 fn serve(config: Config, unlock: Unlock) -> Result<(), Failure> {
-    logging::start(config.log);
+    veilmatch_service::start_logs(config.log);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let (terminate, interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);

@@ -4,8 +4,6 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use bytesize::ByteSize;
 use serde::Deserialize;
 use veilmatch_domain::Party;
@@ -147,11 +145,9 @@ impl Config {
             parsed
         };
         let holders = [endpoint(Party::K0, k0), endpoint(Party::K1, k1), endpoint(Party::K2, k2)];
-        let administrators = administrators(&mut problems, &file.administrators);
-        problems.none()?;
-        let (Some(transport), [Some(k0), Some(k1), Some(k2)]) = (transport, holders) else {
-            // Whatever is missing was noted above.
-            return Err(ConfigError::Invalid { problems: Vec::new() });
+        let administrators = problems.administrators(&file.administrators);
+        let (Some(transport), [Some(k0), Some(k1), Some(k2)], true) = (transport, holders, problems.is_empty()) else {
+            return Err(problems.into_error());
         };
         Ok(Self {
             listen: file.listen,
@@ -196,19 +192,6 @@ fn check_ranges(problems: &mut Problems, file: &File) {
         (ByteSize::kib(64), ByteSize::gib(1)),
         ("64KiB", "1GiB"),
     );
-}
-
-fn administrators(problems: &mut Problems, texts: &[String]) -> Vec<ClientVerifyingKey> {
-    let mut keys: Vec<ClientVerifyingKey> = Vec::new();
-    for (i, text) in texts.iter().enumerate() {
-        let bytes = STANDARD.decode(text).ok().and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
-        match bytes.and_then(|bytes| ClientVerifyingKey::from_bytes(&bytes).ok()) {
-            Some(key) if keys.contains(&key) => problems.push(&format!("administrators[{i}]"), Fault::Repeated),
-            Some(key) => keys.push(key),
-            None => problems.push(&format!("administrators[{i}]"), Fault::PublicKey),
-        }
-    }
-    keys
 }
 
 #[cfg(test)]

@@ -37,6 +37,7 @@ Nothing new is accepted from it any more. Whom it enrolled stays.";
 
 /// What to do with clients.
 #[derive(Debug, Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "parsed once in the life of a process")]
 pub enum Clients {
     /// Draw a signing key, write it to a new file and print its public key
     #[command(after_help = NEW_KEY_EXAMPLES)]

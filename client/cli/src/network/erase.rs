@@ -13,8 +13,8 @@ Examples:
   veilmatch erase --id alice
   veilmatch erase --id alice --collection lfw --json
 
-When it returns no decision counts the person any more. The ciphertext goes in
-the background; repeating the command tells whether it is gone.";
+When it returns no decision counts the person any more. It says whether the
+ciphertext is gone from the packed index too; if not, that follows by itself.";
 
 /// Arguments of `erase`.
 #[derive(Clone, Debug, Args)]

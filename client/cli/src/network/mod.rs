@@ -1,5 +1,6 @@
 //! The commands that ask a deployment, one file each, over `veilmatch-sdk` and the operator's connections.
 
+mod allow_restore;
 mod audit;
 mod ceremony;
 mod clients;
@@ -57,6 +58,9 @@ pub enum Network {
     /// Let a person verify again who was locked after failures
     #[command(after_help = unlock::EXAMPLES)]
     Unlock(unlock::UnlockArguments),
+    /// Let a lost key holder be made again from the two others
+    #[command(after_help = allow_restore::EXAMPLES)]
+    AllowRestore(allow_restore::AllowRestoreArguments),
     /// Hold a key ceremony: all three key holders begin a new key epoch
     #[command(after_help = ceremony::EXAMPLES)]
     Ceremony(ceremony::CeremonyArguments),
@@ -204,6 +208,7 @@ pub fn run(command: &Network, profile: Option<&Path>, progress: &Progress) -> Re
             Network::Templates(what) => templates::run(&session, what).await,
             Network::Clients(what) => clients::run(&session, what).await,
             Network::Unlock(arguments) => unlock::run(&session, arguments).await,
+            Network::AllowRestore(arguments) => allow_restore::run(&session, arguments).await,
             Network::Ceremony(arguments) => ceremony::run(&session, arguments).await,
             Network::Audit(what) => audit::run(&session, what).await,
         }

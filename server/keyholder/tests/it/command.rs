@@ -1,5 +1,7 @@
 //! The command: first steps, exit codes, and its end on SIGTERM.
 
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Output};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -57,15 +59,31 @@ impl Drop for Process {
     }
 }
 
+/// The page of metrics.
+fn read(address: SocketAddr) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    let mut page = String::new();
+    stream.read_to_string(&mut page).unwrap();
+    page
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn sigterm_ends_it_in_order_and_sigkill_loses_nothing() {
     let deployment = Deployment::new();
     let path = deployment.config_path(Party::K0);
+    let metrics = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let config = std::fs::read_to_string(&path).unwrap() + &format!("[metrics]\nlisten = \"{metrics}\"\n");
+    std::fs::write(&path, config).unwrap();
     let start = || Process(command(&deployment, &["--config", path.to_str().unwrap()]).spawn().unwrap());
     let mut client = deployment.operator(Party::K0);
     let mut killed = start();
     until("it serves", async || status(&mut deployment.operator(Party::K0)).await.is_ok()).await;
     client.administer(deployment.registration("gate")).await.unwrap();
+    let page = read(metrics);
+    for line in ["audit_entries_total 1", "peers_connected 0", "storage_sync_seconds_count 1"] {
+        assert!(page.contains(&format!("veilmatch_keyholder_{line}\n")), "{line}: {page}");
+    }
     killed.0.kill().unwrap();
     killed.0.wait().unwrap();
 
