@@ -5,12 +5,15 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use veilmatch_domain::{CollectionId, Dimension, Threshold};
 
+use crate::network::Network;
+
 const EXIT_CODES: &str = "\
 Exit codes:
-  0  every decision outside the noise band equals the plaintext decision
-  1  a decision differs outside the band
-  2  bad input: arguments or files
-  3  a party refused or deviated, or the report could not be written";
+  0  done; yes; every decision outside the noise band equals the plaintext one
+  1  no: nobody matches; or a decision differs outside the band
+  2  bad input: arguments, profile or files
+  3  a party refused, deviated or was not there, or the report could not be
+     written";
 
 const DEMO_EXAMPLES: &str = "\
 Examples:
@@ -41,6 +44,13 @@ Examples:
 It runs until Ctrl-C or SIGTERM, and starts again what ends by itself. The
 folder's veilmatch.toml is a profile: export VEILMATCH_PROFILE=FOLDER/veilmatch.toml";
 
+const BENCH_EXAMPLES: &str = "\
+Examples:
+  veilmatch bench services
+  veilmatch bench services --gallery 10000 --dim 256 --queries 50 --json
+
+All five parties share this machine: times contain everybody's work.";
+
 const PKI_EXAMPLES: &str = "\
 Examples:
   veilmatch pki init --dir ca
@@ -52,6 +62,10 @@ Examples:
 #[derive(Debug, Parser)]
 #[command(name = "veilmatch", version, after_help = EXIT_CODES)]
 pub struct Arguments {
+    /// For commands that ask a deployment: where it is reached and with which keys. By default VEILMATCH_PROFILE, else
+    /// ./veilmatch.toml, else ~/.config/veilmatch/client.toml
+    #[arg(long, global = true, value_name = "FILE.toml")]
+    pub profile: Option<PathBuf>,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -81,6 +95,15 @@ pub enum Command {
     /// Run one party of a deployment; `veilmatch up` starts these
     #[command(hide = true)]
     Serve(ServeArguments),
+    /// Measure on this machine
+    Bench {
+        /// What.
+        #[command(subcommand)]
+        what: Bench,
+    },
+    /// The commands that ask a deployment.
+    #[command(flatten)]
+    Network(Network),
     /// Measure accuracy, encrypted beside plaintext
     Eval {
         /// On what.
@@ -105,6 +128,31 @@ pub struct UpArguments {
     #[arg(long, value_name = "D", default_value = "512", value_parser = dimension, requires = "collection")]
     pub dim: Dimension,
     /// Write one JSON object to standard output once everything runs
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// The measurements.
+#[derive(Debug, Subcommand)]
+pub enum Bench {
+    /// The real services: latency by stage, enrolment rates, bytes, memory and disk space of each process
+    #[command(after_help = BENCH_EXAMPLES)]
+    Services(BenchArguments),
+}
+
+/// Arguments of `bench services`.
+#[derive(Clone, Debug, Args)]
+pub struct BenchArguments {
+    /// How many people to enrol in bulk
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(2..=1_000_000))]
+    pub gallery: u32,
+    /// Dimension of the synthetic embeddings, 16 to 1024
+    #[arg(long, value_name = "D", default_value = "512", value_parser = dimension)]
+    pub dim: Dimension,
+    /// How many questions of each kind
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub queries: u32,
+    /// Write one JSON object to standard output and nothing else
     #[arg(long)]
     pub json: bool,
 }
@@ -291,6 +339,21 @@ mod tests {
             "veilmatch demo --embeddings a.npy --labels a.csv --dim 64",
             "veilmatch eval",
             "veilmatch eval pairs --embeddings a.npy",
+            "veilmatch enroll",
+            "veilmatch enroll --id alice",
+            "veilmatch enroll --embedding a.npy",
+            "veilmatch enroll --embeddings a.npy",
+            "veilmatch enroll --id alice --embeddings a.npy --labels b.csv",
+            "veilmatch enroll --id a/b --embedding a.npy",
+            "veilmatch verify --embedding a.npy",
+            "veilmatch identify --embedding a.npy --max-matches 65",
+            "veilmatch identify --embedding a.npy --mode verify",
+            "veilmatch clients add --id gate-7 --key AAAA --roles verify",
+            "veilmatch clients revoke --id gate-7 --at k3",
+            "veilmatch collections create staff",
+            "veilmatch audit show",
+            "veilmatch audit show --holder k0 --folder log",
+            "veilmatch audit verify --expect 7:00",
         ] {
             assert_eq!(parse(&words(bad)).unwrap_err().exit_code(), 2, "{bad}");
         }
@@ -299,6 +362,14 @@ mod tests {
             "veilmatch demo --dim 1024 --threshold -0.2",
             "veilmatch demo --embeddings a.npy --labels a.csv --normalize",
             "veilmatch eval pairs --embeddings a.npy --pairs b.csv",
+            "veilmatch enroll --id alice --embedding a.npy --row 3",
+            "veilmatch --profile p.toml enroll --embeddings a.npy --labels b.csv --json",
+            "veilmatch verify --id alice --embedding a.npy --threshold -0.2 --profile p.toml",
+            "veilmatch identify --embedding a.npy --mode matches --max-matches 64",
+            "veilmatch collections create staff --dim 512 --no-best --at k0 --at matcher",
+            "veilmatch clients revoke --id gate-7 --at k2",
+            "veilmatch audit verify --folder log",
+            "veilmatch audit show --holder k0",
         ] {
             assert!(parse(&words(good)).is_ok(), "{good}");
         }

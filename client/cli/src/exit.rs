@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use veilmatch_domain::{EmbeddingError, Explain, Status};
 
 use crate::input::InputError;
+use crate::profile::ProfileError;
 
 /// Why a command has no result.
 #[derive(Debug, thiserror::Error)]
@@ -14,6 +15,9 @@ pub enum CliError {
     /// A file that cannot be used.
     #[error(transparent)]
     Input(#[from] InputError),
+    /// An argument, the profile, or a file that it names.
+    #[error("{0}")]
+    Arguments(Box<dyn Explain + Send + Sync>),
     /// A party refused or deviated; the error of the room that noticed.
     #[error("{0}")]
     Protocol(Box<dyn Explain + Send + Sync>),
@@ -42,7 +46,7 @@ impl CliError {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Input(_) => 2,
+            Self::Input(_) | Self::Arguments(_) => 2,
             Self::Protocol(_) | Self::Refused { .. } | Self::Output(_) => 3,
         }
     }
@@ -66,6 +70,12 @@ impl CliError {
     }
 }
 
+impl From<ProfileError> for CliError {
+    fn from(error: ProfileError) -> Self {
+        Self::Arguments(Box::new(error))
+    }
+}
+
 impl From<EmbeddingError> for CliError {
     fn from(error: EmbeddingError) -> Self {
         Self::protocol(error)
@@ -76,7 +86,7 @@ impl Explain for CliError {
     fn code(&self) -> &'static str {
         match self {
             Self::Input(error) => error.code(),
-            Self::Protocol(error) => error.code(),
+            Self::Arguments(error) | Self::Protocol(error) => error.code(),
             Self::Refused { .. } => "refused",
             Self::Output(_) => "cannot-write",
         }
@@ -84,7 +94,7 @@ impl Explain for CliError {
     fn status(&self) -> Status {
         match self {
             Self::Input(error) => error.status(),
-            Self::Protocol(error) => error.status(),
+            Self::Arguments(error) | Self::Protocol(error) => error.status(),
             Self::Refused { status, .. } => *status,
             Self::Output(_) => Status::Unavailable,
         }
@@ -92,7 +102,7 @@ impl Explain for CliError {
     fn advice(&self) -> &'static str {
         match self {
             Self::Input(error) => error.advice(),
-            Self::Protocol(error) => error.advice(),
+            Self::Arguments(error) | Self::Protocol(error) => error.advice(),
             Self::Refused { .. } => "see the message of the party that refused",
             Self::Output(_) => "check where standard output goes",
         }
@@ -106,6 +116,10 @@ pub enum Verdict {
     Agrees,
     /// At least one does not.
     Differs,
+    /// The answer is no: nobody matches.
+    No,
+    /// Something was refused; the report says what.
+    Refused,
 }
 
 impl Verdict {
@@ -120,7 +134,8 @@ impl From<Verdict> for ExitCode {
     fn from(verdict: Verdict) -> Self {
         match verdict {
             Verdict::Agrees => ExitCode::SUCCESS,
-            Verdict::Differs => ExitCode::from(1),
+            Verdict::Differs | Verdict::No => ExitCode::from(1),
+            Verdict::Refused => ExitCode::from(3),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
-use veilmatch_domain::{Embedding, EmbeddingError, Explain, Status};
+use veilmatch_domain::{Embedding, EmbeddingError, Explain, IdentifierError, Status, SubjectId};
 
 use crate::npy::{self, NpyError};
 
@@ -69,6 +69,26 @@ pub enum InputError {
         /// How many there are.
         rows: usize,
     },
+    /// The row that is asked for is not there.
+    #[error("{}: there is no row {row}; the matrix has {rows}", path.display())]
+    NoSuchRow {
+        /// The file.
+        path: PathBuf,
+        /// The row that is asked for, counted from 0.
+        row: usize,
+        /// How many there are.
+        rows: usize,
+    },
+    /// A label that cannot be a person's id.
+    #[error("{}: the label of row {row}: {source}", path.display())]
+    Label {
+        /// The file.
+        path: PathBuf,
+        /// The row that it belongs to.
+        row: usize,
+        /// What is wrong.
+        source: IdentifierError,
+    },
     /// Nobody has two rows, so nobody can be enrolled and ask.
     #[error("{}: no label has two rows", path.display())]
     NoMatedPeople {
@@ -97,7 +117,8 @@ impl Explain for InputError {
             Self::Npy { source, .. } => source.code(),
             Self::Row { source, .. } => source.code(),
             Self::Table { .. } => "bad-csv",
-            Self::RowOutOfRange { .. } => "row-out-of-range",
+            Self::RowOutOfRange { .. } | Self::NoSuchRow { .. } => "row-out-of-range",
+            Self::Label { source, .. } => source.code(),
             Self::NoMatedPeople { .. } | Self::TooFewPeople { .. } => "too-few-people",
             Self::TooFewPairs { .. } => "too-few-pairs",
         }
@@ -119,6 +140,8 @@ impl Explain for InputError {
             Self::Row { source, .. } => source.advice(),
             Self::Table { .. } => "see --help for the columns",
             Self::RowOutOfRange { .. } => "rows count from 0; check that the table belongs to these embeddings",
+            Self::NoSuchRow { .. } => "rows count from 0",
+            Self::Label { source, .. } => source.advice(),
             Self::NoMatedPeople { .. } => "a demonstration needs a second image of at least one person",
             Self::TooFewPeople { .. } => "add people, or leave the files out to use synthetic ones",
             Self::TooFewPairs { .. } => "add pairs or merge folds",
@@ -150,6 +173,26 @@ pub fn embeddings(path: &Path, normalize: bool) -> Result<Vec<Embedding>, InputE
         build(values.to_vec()).map_err(|e| InputError::Row { path: path.into(), row, source: e })
     };
     matrix.rows().enumerate().map(checked).collect()
+}
+
+/// Reads one row as an embedding; the others need not be ones.
+///
+/// # Errors
+/// [`InputError`] naming the row.
+pub fn embedding(path: &Path, row: usize, normalize: bool) -> Result<Embedding, InputError> {
+    let matrix = npy::read(open(path)?).map_err(|source| InputError::Npy { path: path.into(), source })?;
+    let rows = matrix.rows().count();
+    let values = matrix.rows().nth(row).ok_or_else(|| InputError::NoSuchRow { path: path.into(), row, rows })?;
+    let build = if normalize { Embedding::normalised } else { Embedding::new };
+    build(values.to_vec()).map_err(|source| InputError::Row { path: path.into(), row, source })
+}
+
+/// A label as a person's id.
+///
+/// # Errors
+/// [`InputError::Label`].
+pub fn subject(path: &Path, row: usize, label: &str) -> Result<SubjectId, InputError> {
+    SubjectId::new(label).map_err(|source| InputError::Label { path: path.into(), row, source })
 }
 
 /// Reads `row,label`: pairs of a row and its person, in file order.

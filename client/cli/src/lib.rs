@@ -9,6 +9,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may fail loudly"))]
 
 pub mod arguments;
+pub mod bench;
 pub mod cast;
 pub mod demo;
 pub mod encrypted;
@@ -17,10 +18,12 @@ pub mod exit;
 pub mod input;
 pub mod judge;
 pub mod local;
+pub mod network;
 pub mod npy;
 pub mod operator;
 pub mod pairs;
 pub mod pki;
+pub mod profile;
 pub mod report;
 pub mod services;
 pub mod synthetic;
@@ -33,15 +36,15 @@ mod testing;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use arguments::{Command, Evaluation, ServeParty};
+use arguments::{Bench, Command, Evaluation, ServeParty};
 use engine::Found;
 use exit::{CliError, Verdict};
 use local::Role;
 use report::{Progress, Report};
 use veilmatch_domain::Party;
 
-/// Runs the command line and returns the exit code: 0 agrees, 1 a decision differs outside the band, 2 bad input,
-/// 3 the protocol stopped.
+/// Runs the command line and returns the exit code: 0 done, yes or agrees, 1 no match or a decision differs outside the band,
+/// 2 bad input, 3 refused or the protocol stopped.
 ///
 /// `demo` makes the parties of the demonstration, `eval` those of evaluations.
 pub fn run(arguments: impl IntoIterator<Item = OsString>, demo: &Found<'_>, eval: &Found<'_>) -> ExitCode {
@@ -56,6 +59,10 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, demo: &Found<'_>, eval
         Command::Demo(arguments) => demo::run(arguments, demo, &progress).and_then(|r| finish(&r, json)),
         Command::Eval { what: Evaluation::Pairs(pairs) } => {
             pairs::run(pairs, eval, &progress).and_then(|r| finish(&r, json))
+        }
+        Command::Network(command) => network::run(command, parsed.profile.as_deref(), &progress),
+        Command::Bench { what: Bench::Services(arguments) } => {
+            bench::run(arguments, json, &progress).map(|()| Verdict::Agrees)
         }
         Command::Up(arguments) => up::run(arguments, json, &progress).map(|()| Verdict::Agrees),
         Command::Pki { what } => pki::run(what, json).map(|()| Verdict::Agrees),

@@ -57,7 +57,13 @@ impl Engine for Services {
         let (collection, people) = (self.collection.clone(), people.to_vec());
         let enrolment = self.runtime.block_on(async {
             let enrolling = tokio::spawn(async move {
-                collection.enroll_many(people, move |p| drop(send.send(p.done))).await.map_err(|e| stopped(e.error))
+                collection
+                    .enroll_many(people, move |p| {
+                        // Nobody counts any more only if this function has ended.
+                        let _ = send.send(p.done);
+                    })
+                    .await
+                    .map_err(|e| stopped(e.error))
             });
             while let Some(count) = counts.recv().await {
                 progress(count);
@@ -142,7 +148,7 @@ impl Drop for Services {
 }
 
 /// The metrics of a process on this machine, as text.
-async fn scrape(port: u16) -> Option<String> {
+pub(crate) async fn scrape(port: u16) -> Option<String> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).await.ok()?;
     stream.write_all(b"GET /metrics HTTP/1.0\r\nHost: localhost\r\n\r\n").await.ok()?;
     let mut text = String::new();
@@ -151,7 +157,7 @@ async fn scrape(port: u16) -> Option<String> {
 }
 
 /// The sum of a counter over its labels.
-fn sum(text: &str, name: &str) -> u64 {
+pub(crate) fn sum(text: &str, name: &str) -> u64 {
     text.lines()
         .filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])))
         .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())

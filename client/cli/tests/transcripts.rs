@@ -13,7 +13,9 @@ use tempfile::TempDir;
 fn veilmatch(arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_veilmatch"));
     // Help is wrapped at the terminal's width, which a test must not depend on.
-    command.args(arguments).env("COLUMNS", "100").env_remove("CLICOLOR_FORCE").output().unwrap()
+    command.args(arguments).env("COLUMNS", "100").env_remove("CLICOLOR_FORCE");
+    // Nor on a profile of whoever runs it.
+    command.env("HOME", "/nowhere").env_remove("VEILMATCH_PROFILE").output().unwrap()
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -36,6 +38,32 @@ fn help_is_pinned() {
     pinned("help.txt", &["--help"]);
     pinned("demo-help.txt", &["demo", "--help"]);
     pinned("eval-pairs-help.txt", &["eval", "pairs", "--help"]);
+    for command in [
+        "enroll",
+        "verify",
+        "identify",
+        "erase",
+        "info",
+        "collections list",
+        "collections show",
+        "collections create",
+        "templates list",
+        "clients new-key",
+        "clients add",
+        "clients revoke",
+        "unlock",
+        "allow-restore",
+        "up",
+        "pki init",
+        "pki issue",
+        "bench services",
+        "ceremony",
+        "audit show",
+        "audit verify",
+    ] {
+        let words: Vec<&str> = command.split(' ').chain(["--help"]).collect();
+        pinned(&format!("{}-help.txt", command.replace(' ', "-")), &words);
+    }
 }
 
 /// A folder of files.
@@ -127,6 +155,56 @@ fn bad_tables_are_named_by_file_and_line() {
     let labels = files.add("labels.csv", "row,label\n0,ann\n9,bo\n");
     let message = bad_input(&["demo", "--embeddings", &x, "--labels", &labels], "row-out-of-range");
     contains(&message, &["labels.csv", "line 3", "row 9"]);
+}
+
+const PROFILE: &str = "\
+matcher = \"http://127.0.0.1:1\"
+plaintext = true
+client = \"gate-7\"
+signing_key = \"gate-7.key\"
+[cards]
+k0 = \"k0.card\"
+k1 = \"k1.card\"
+k2 = \"k2.card\"
+";
+
+#[test]
+fn bad_profiles_and_probes_are_named_before_anybody_is_asked() {
+    let files = Files::new();
+    let x = files.matrix("x.npy", 4, |v| v[16] = f32::NAN);
+    let profile = files.add("veilmatch.toml", PROFILE);
+    contains(&bad_input(&["info"], "no-profile"), &["veilmatch.toml", ".config/veilmatch/client.toml", "--profile"]);
+    let typo = files.add("typo.toml", PROFILE.replace("client =", "cleint ="));
+    contains(&bad_input(&["--profile", &typo, "info"], "config-syntax"), &["typo.toml", "cleint"]);
+    // The card files do not exist.
+    contains(&bad_input(&["--profile", &profile, "info"], "cannot-read-file"), &["k0.card"]);
+    let verify = |row: &str, code| {
+        bad_input(&["--profile", &profile, "verify", "--id", "alice", "--embedding", &x, "--row", row], code)
+    };
+    contains(&verify("1", "not-finite"), &["x.npy", "row 1"]);
+    contains(&verify("4", "row-out-of-range"), &["x.npy", "no row 4", "has 4"]);
+    contains(&verify("0", "profile-incomplete"), &["veilmatch.toml", "`collection`"]);
+    contains(&bad_input(&["--profile", &profile, "ceremony"], "profile-incomplete"), &["administrator_key"]);
+    let policy = ["collections", "create", "staff", "--dim", "64", "--window", "0"];
+    contains(&bad_input(&policy, "bad-policy"), &["budgets need a window"]);
+
+    let good = files.matrix("good.npy", 4, |_| {});
+    let labels = files.add("labels.csv", "row,label\n0,ann\n2,bo b\n");
+    let enroll = ["enroll", "--collection", "staff", "--embeddings", &good, "--labels", &labels];
+    contains(&bad_input(&enroll, "bad-identifier"), &["labels.csv", "row 2", "' '"]);
+}
+
+#[test]
+fn a_signing_key_is_made_once() {
+    let files = Files::new();
+    let path = files.0.path().join("gate-7.key");
+    let arguments = ["clients", "new-key", "--key", path.to_str().unwrap()];
+    let output = veilmatch(&[&arguments[..], &["--json"]].concat());
+    assert_eq!((output.status.code(), text(&output.stderr).as_str()), (Some(0), ""));
+    let object: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(object["public_key"].as_str().unwrap().len(), 44);
+    assert_eq!(object["file"], path.to_str().unwrap());
+    contains(&bad_input(&arguments, "cannot-write-file"), &["gate-7.key"]);
 }
 
 #[test]

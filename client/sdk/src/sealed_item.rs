@@ -60,7 +60,7 @@ impl Item {
     /// Seals again what got old. If it was sent, only after the matcher said that it does not have it; returns whether it
     /// does.
     pub(crate) async fn freshen(&mut self, collection: &Collection) -> Result<bool, Error> {
-        debug_assert!(MARGIN < LIFETIME_SECONDS);
+        const { assert!(MARGIN < LIFETIME_SECONDS) };
         if (collection.shared.clock)().0.saturating_add(MARGIN) < self.expires.0 {
             return Ok(false);
         }

@@ -38,6 +38,14 @@ pub struct GroupRecord {
     pub members: Vec<GroupMember>,
 }
 
+impl GroupRecord {
+    /// Whether its bodies were lost: it cannot be searched until it is rebuilt.
+    #[must_use]
+    pub fn is_damaged(&self) -> bool {
+        self.packed.bodies.is_empty()
+    }
+}
+
 /// Templates and packed groups of one collection.
 #[derive(Clone, Debug, Default)]
 pub struct CollectionIndex {
@@ -99,10 +107,18 @@ impl CollectionIndex {
         &self.pending
     }
 
-    /// Groups that carry a member that was erased: they must be rebuilt.
+    /// Groups that carry a member that was erased, or whose bodies are damaged: they must be rebuilt.
     #[must_use]
     pub fn overdue(&self) -> &BTreeSet<GroupId> {
         &self.overdue
+    }
+
+    /// Marks a group as one that must be rebuilt: its bodies are damaged. The holders count it as live, so its members may
+    /// move nowhere else.
+    pub fn must_rebuild(&mut self, group: GroupId) {
+        if self.groups.contains_key(&group) {
+            self.overdue.insert(group);
+        }
     }
 
     /// Live groups by ascending id.
@@ -154,7 +170,8 @@ impl CollectionIndex {
         self.groups.insert(group, record);
     }
 
-    /// Drops a group: it has no members left, or its file is damaged. Members that are current wait to be indexed.
+    /// Drops a group that has no members left, or that another takes the place of. Members that are current wait to be
+    /// indexed.
     pub fn drop_group(&mut self, group: GroupId) {
         self.overdue.remove(&group);
         let Some(gone) = self.groups.remove(&group) else { return };

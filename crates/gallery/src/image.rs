@@ -125,9 +125,12 @@ fn read_groups(rows: &impl Rows, find: &FindBodies<'_>, collections: &mut Images
     for ((name, row), bodies) in groups.into_iter().zip(found) {
         let image = image_of(collections, &name.collection)?;
         image.index.used_revision(name.group, name.revision);
-        match bodies {
-            Some(bodies) => image.index.commit(record(name.group, row, bodies), &[]),
-            None => image.damaged.push(name.group),
+        if bodies.is_none() {
+            image.damaged.push(name.group);
+        }
+        image.index.commit(record(name.group, row, bodies.unwrap_or_else(|| Vec::new().into())), &[]);
+        if image.damaged.last() == Some(&name.group) {
+            image.index.must_rebuild(name.group);
         }
     }
     Ok(())

@@ -132,9 +132,9 @@ pub enum Change {
 pub struct CollectionImage {
     /// What it is.
     pub description: Description,
-    /// Who is stored and indexed. Members of damaged groups are pending.
+    /// Who is stored and indexed. Damaged groups are there without bodies, and due to be rebuilt.
     pub index: CollectionIndex,
-    /// Groups whose files are missing or fail their checksum. Their members must be indexed again.
+    /// Groups whose files are missing or fail their checksum.
     pub damaged: Vec<GroupId>,
 }
 

@@ -322,6 +322,12 @@ impl Holder {
         self.state.audit.head()
     }
 
+    /// The epoch under which this holder was restored from the others; until a later one begins, it builds nothing.
+    #[must_use]
+    pub fn restored_epoch(&self) -> Option<Epoch> {
+        self.state.restored
+    }
+
     /// The current key epoch, once its ceremony is complete here.
     #[must_use]
     pub fn epoch(&self) -> Option<Epoch> {

@@ -1,6 +1,6 @@
 //! Why the matcher refuses.
 
-use veilmatch_domain::{CollectionId, Explain, Part, Party, Status, SubjectId, Suspect};
+use veilmatch_domain::{CollectionId, Explain, GroupId, Part, Party, Status, SubjectId, Suspect};
 use veilmatch_gallery::StorageError;
 use veilmatch_glwe::{CiphertextError, Refusal};
 use veilmatch_sealed::SealedError;
@@ -50,6 +50,9 @@ pub enum MatcherError {
     /// One holder's verdict on a template is not that of the two others.
     #[error("key holder {0} does not agree with the others on what is admitted")]
     VerdictsDiffer(Party),
+    /// The bodies of a group were lost; it is being rebuilt from the sealed templates.
+    #[error("packed group {0} is damaged and is being rebuilt")]
+    GroupDamaged(GroupId),
     /// Another dimension than the collection's.
     #[error("the sealed template has {found} dimensions; the collection has {expected}")]
     WrongDimension {
@@ -110,7 +113,7 @@ impl MatcherError {
             Self::Ciphertext(e) => holders(e.part()),
             Self::TimedOut(suspects) | Self::Unreachable(suspects) => suspects.clone(),
             Self::EmptyScope | Self::NoKeys | Self::Busy { .. } | Self::Stopping => Vec::new(),
-            Self::Storage { .. } => vec![Suspect::Matcher],
+            Self::Storage { .. } | Self::GroupDamaged(_) => vec![Suspect::Matcher],
             _ => vec![Suspect::Client],
         }
     }
@@ -138,6 +141,7 @@ impl Explain for MatcherError {
             Self::VerdictsDiffer(_) => "verdicts-differ",
             Self::TimedOut(_) => "timed-out",
             Self::NoKeys => "no-keys",
+            Self::GroupDamaged(_) => "group-damaged",
             Self::WrongDimension { .. } => "wrong-dimension",
             Self::OtherCollection(_) => "other-collection",
             Self::Busy { .. } => "busy",
@@ -158,7 +162,7 @@ impl Explain for MatcherError {
             Self::Sealed(e) => e.status(),
             Self::UnknownCollection(_) | Self::UnknownSubject(_) => Status::NotFound,
             Self::EmptyScope | Self::NoKeys => Status::FailedPrecondition,
-            Self::TimedOut(_) | Self::Unreachable(_) | Self::Stopping => Status::Unavailable,
+            Self::TimedOut(_) | Self::Unreachable(_) | Self::Stopping | Self::GroupDamaged(_) => Status::Unavailable,
             _ => Status::Aborted,
         }
     }
@@ -173,6 +177,7 @@ impl Explain for MatcherError {
             Self::EmptyScope => "enroll somebody first",
             Self::WrongUse => "seal the template for the purpose of the request",
             Self::TimedOut(_) => "check that the party runs and is reachable, then ask again with a new request",
+            Self::GroupDamaged(_) => "ask again in a moment: it is rebuilt from the sealed templates",
             Self::WrongDimension { .. } => "use the model that the collection was made for",
             Self::OtherCollection(_) => {
                 "choose another name, or create it with the dimension and parameters that it has"

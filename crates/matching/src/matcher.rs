@@ -58,6 +58,19 @@ pub struct Reaction {
     pub send: Vec<Outbound>,
     /// What to run and give back through [`Matcher::finish`].
     pub work: Vec<Work>,
+    /// How far searches have come, for measuring.
+    pub marks: Vec<(RequestId, Mark)>,
+}
+
+/// How far a search has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Mark {
+    /// The holders were asked to recrypt the probe.
+    Asked,
+    /// All parts of the probe are here: the scan begins.
+    Recrypted,
+    /// The sums have gone to the holders: the decision begins.
+    Scanned,
 }
 
 /// Bounds of what a matcher takes on, and how long it waits. Times are in milliseconds.
@@ -155,6 +168,10 @@ impl Shared {
 
     pub(crate) fn refuse(&mut self, request: RequestId, error: &MatcherError) {
         self.answer(request, ClientAnswer::Refused(error.refusal()));
+    }
+
+    pub(crate) fn mark(&mut self, request: RequestId, mark: Mark) {
+        self.reaction.marks.push((request, mark));
     }
 
     pub(crate) fn work(&mut self, task: Task) {
@@ -444,6 +461,7 @@ impl Matcher {
             Done::Scanned { session, result } => match (self.searches.get_mut(&session), result) {
                 (Some(search), Ok(sums)) => {
                     search.scanned = true;
+                    self.shared.mark(search.request, Mark::Scanned);
                     self.shared.tell_bytes(&Party::ALL, Lane::Decide, &sums);
                 }
                 (Some(_), Err(error)) => self.end_search(session, error.refusal()),
@@ -609,6 +627,7 @@ impl Matcher {
         if self.searches.contains_key(&session) {
             return Err(MatcherError::WrongUse);
         }
+        self.shared.mark(request, Mark::Asked);
         self.shared.tell_all(Lane::Decide, &ToHolder::Ask { sealed });
         self.searches.insert(session, search);
         Ok(())

@@ -10,7 +10,7 @@ use veilmatch_glwe::{ClientAnswer, FromHolder, MaskSeed, PartPayload, ProbeShape
 use veilmatch_sealed::SealedTemplate;
 
 use crate::MatcherError;
-use crate::matcher::{RequestId, Shared};
+use crate::matcher::{Mark, RequestId, Shared};
 use crate::work::{Scan, Task};
 
 pub(crate) type Copies = [(Option<PartPayload>, Option<PartPayload>); 3];
@@ -113,6 +113,9 @@ impl Search {
         if scope.is_empty() {
             return Err(MatcherError::EmptyScope);
         }
+        if let Some(lost) = scope.iter().find(|record| record.is_damaged()) {
+            return Err(MatcherError::GroupDamaged(lost.packed.group));
+        }
         let mut gathering = BTreeMap::new();
         for record in &scope {
             if let Ok(layout) = veilmatch_glwe::Layout::new(record.packed.layout.beta(), 1) {
@@ -171,6 +174,7 @@ impl Search {
 
     fn scan(&mut self, shared: &mut Shared) {
         self.scanning = true;
+        shared.mark(self.request, Mark::Recrypted);
         let probes = std::mem::take(&mut self.gathering)
             .into_iter()
             .filter_map(|(shape, gathering)| Some((shape, gathering.seed?.0, gathering.copies)))

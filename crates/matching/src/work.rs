@@ -60,7 +60,7 @@ pub(crate) struct Sum {
 pub(crate) enum Task {
     Scan(Box<Scan>),
     Save { ticket: Ticket, lazy: Vec<Change>, changes: Vec<Change> },
-    Order { ticket: Ticket, lazy: Vec<Change>, change: Change, order: BuildOrder, members: Vec<GroupMember> },
+    Order { ticket: Ticket, lazy: Vec<Change>, change: Change, order: Box<BuildOrder>, members: Vec<GroupMember> },
     Sum { ticket: Ticket, lazy: Vec<Change>, sum: Box<Sum> },
     Describe { request: RequestId, collection: CollectionId, description: Description },
     Tidy { lazy: Vec<Change> },
@@ -125,7 +125,7 @@ impl Work {
             Task::Order { ticket, lazy, change, order, members } => {
                 let result = apply(storage, &lazy, vec![change]);
                 let lazy = left(lazy, &result);
-                let result = result.and_then(|()| complete_order(storage, order, members));
+                let result = result.and_then(|()| complete_order(storage, *order, members));
                 Done::Ordered { ticket, lazy, result }
             }
             Task::Sum { ticket, lazy, sum } => match sum.add_up() {
@@ -203,10 +203,10 @@ fn complete_order(
 }
 
 impl Scan {
-    fn run(mut self: Box<Self>) -> Result<Bytes, MatcherError> {
+    fn run(self) -> Result<Bytes, MatcherError> {
         let (parameters, ring) = (self.parameters, self.parameters.ring());
         let mut probes = Vec::with_capacity(self.probes.len());
-        for (shape, seed, copies) in std::mem::take(&mut self.probes) {
+        for (shape, seed, copies) in self.probes {
             let polynomials = shape.layout.blocks(self.dimension);
             let bodies = sum_parts(&parameters, &ring, polynomials, &borrowed(&copies))?;
             let masks = seed.expand(&parameters, shape.layout, self.dimension);

@@ -212,7 +212,7 @@ impl Writer {
                 (sealed.associated().collection == collection).then(|| (subject.clone(), sealed.digest()))
             });
             verdicts.push(Verdict::Accepted);
-            if !read.as_ref().is_some_and(|(s, digest)| index.template(s).is_some_and(|t| t.digest == *digest)) {
+            if read.as_ref().is_none_or(|(s, digest)| index.template(s).is_none_or(|t| t.digest != *digest)) {
                 places.push(place);
                 parsed.push(read.map(|(subject, digest)| (subject, digest, bytes.clone())));
                 sent.push(bytes);
@@ -335,7 +335,7 @@ impl Writer {
             replaces: plan.replaces,
         };
         let change = Change::UseRevision { collection: id, group, revision };
-        shared.work(Task::Order { ticket, lazy, change, order, members });
+        shared.work(Task::Order { ticket, lazy, change, order: Box::new(order), members });
         Ok(ticket)
     }
 
@@ -560,7 +560,12 @@ impl Writer {
                 self.agenda.erased(shared, group)
             }
             Stage::CommittingBuild(build, _) => {
+                let (group, damaged) = (build.record.packed.group, build.record.is_damaged());
                 collection.index.commit(build.record, &build.replaces);
+                if damaged {
+                    // Decided in an earlier life, and its file was lost since: the holders have it, so it is built again.
+                    collection.index.must_rebuild(group);
+                }
                 shared.succeeded = true;
                 shared.lazy.push(Change::Settle { id: IntentId(build.session.0) });
                 shared.gates.remove(&self.agenda.collection);

@@ -4,9 +4,12 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use veilmatch_domain::{Explain, Status};
+use veilmatch_sealed::ClientVerifyingKey;
 use veilmatch_transport::{FileError, read_public};
 
 const LIMIT: usize = 1 << 20;
@@ -215,11 +218,30 @@ impl Problems {
         }
     }
 
-    /// Nothing, if nothing was found.
-    ///
-    /// # Errors
-    /// [`ConfigError::Invalid`] with all of them.
-    pub fn none(self) -> Result<(), ConfigError> {
-        if self.0.is_empty() { Ok(()) } else { Err(ConfigError::Invalid { problems: self.0 }) }
+    /// Who may administer: Ed25519 public keys in base64, each once.
+    pub fn administrators(&mut self, texts: &[String]) -> Vec<ClientVerifyingKey> {
+        let mut keys = Vec::new();
+        for (i, text) in texts.iter().enumerate() {
+            let name = format!("administrators[{i}]");
+            let bytes = STANDARD.decode(text).ok().and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
+            match bytes.and_then(|bytes| ClientVerifyingKey::from_bytes(&bytes).ok()) {
+                None => self.push(&name, Fault::PublicKey),
+                Some(key) if keys.contains(&key) => self.push(&name, Fault::Repeated),
+                Some(key) => keys.push(key),
+            }
+        }
+        keys
+    }
+
+    /// Whether nothing was found.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// All of them as one error.
+    #[must_use]
+    pub fn into_error(self) -> ConfigError {
+        ConfigError::Invalid { problems: self.0 }
     }
 }

@@ -18,7 +18,7 @@ pub use error::WireError;
 pub use status::{MAX_CODE, MAX_MESSAGE, MAX_SUSPECTS, refusal, status, status_of};
 
 /// Generated code: messages, clients and servers. Documented in the proto files.
-#[allow(missing_docs, unreachable_pub, clippy::all, reason = "generated")]
+#[allow(missing_docs, unreachable_pub, clippy::all, clippy::allow_attributes_without_reason, reason = "generated")]
 pub mod v1 {
     tonic::include_proto!("veilmatch.v1");
 }
@@ -42,6 +42,6 @@ mod tests {
     #[test]
     fn a_full_batch_of_the_largest_templates_fits_into_a_message() {
         // Tag and length of each item take 4 bytes or fewer.
-        assert!(MAX_BATCH * (veilmatch_sealed::MAX_SEALED + 4) + 256 <= MAX_MESSAGE_BYTES);
+        const { assert!(MAX_BATCH * (veilmatch_sealed::MAX_SEALED + 4) + 256 <= MAX_MESSAGE_BYTES) };
     }
 }

@@ -11,12 +11,12 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status as RpcStatus, Streaming};
 use veilmatch_domain::{Epoch, Explain, Party, Status};
 use veilmatch_glwe::GLWE_2048_V1;
-use veilmatch_sealed::{Administration, SignedAdministration};
+use veilmatch_holder::RestoreRequest;
+use veilmatch_sealed::{Administration, HOLDER_KEY_BYTES, HolderPublicKey, SignedAdministration};
 use veilmatch_transport::{Incoming, Name, QueueLimits, Replies, Trust, peer_name, queue};
 use veilmatch_wire::v1::key_holder_server::KeyHolder;
 use veilmatch_wire::v1::{
-    AdministerResponse, AuditEntries, AuditRequest, CeremonyResponse, Chunk, HolderStatus, RestoreRequest,
-    SignedRequest, StatusRequest,
+    AdministerResponse, AuditEntries, AuditRequest, CeremonyResponse, Chunk, HolderStatus, SignedRequest, StatusRequest,
 };
 use veilmatch_wire::{WireError, status, status_of};
 
@@ -48,8 +48,6 @@ enum CallError {
     CeremonyIncomplete { epoch: Epoch },
     #[error("{AUDIT_READERS} readers of the audit log are at work")]
     TooManyReaders,
-    #[error("no administrator has allowed key holder {party} to be restored")]
-    RestoreNotAllowed { party: Party },
 }
 
 impl Explain for CallError {
@@ -60,7 +58,6 @@ impl Explain for CallError {
             Self::PeerMissing { .. } => "peer-missing",
             Self::CeremonyIncomplete { .. } => "ceremony-incomplete",
             Self::TooManyReaders => "too-many-readers",
-            Self::RestoreNotAllowed { .. } => "restore-not-allowed",
         }
     }
     fn status(&self) -> Status {
@@ -69,7 +66,6 @@ impl Explain for CallError {
             Self::NotACeremony => Status::InvalidArgument,
             Self::PeerMissing { .. } | Self::CeremonyIncomplete { .. } => Status::Unavailable,
             Self::TooManyReaders => Status::ResourceExhausted,
-            Self::RestoreNotAllowed { .. } => Status::FailedPrecondition,
         }
     }
     fn advice(&self) -> &'static str {
@@ -81,9 +77,6 @@ impl Explain for CallError {
                 "send a request for the same epoch to all three key holders; what was done already is not done twice"
             }
             Self::TooManyReaders => "try again later",
-            Self::RestoreNotAllowed { .. } => {
-                "have an administrator compare the new key's fingerprint and allow the restore at both other key holders"
-            }
         }
     }
 }
@@ -266,7 +259,7 @@ impl KeyHolder for Calls {
             audit_head: overview.audit.map_or([0; 32], |(_, hash)| hash.0).to_vec().into(),
             peers_connected: overview.peers.into_iter().map(number).collect(),
             open_sessions: u32::try_from(overview.sessions).unwrap_or(u32::MAX),
-            restored_epoch: None,
+            restored_epoch: overview.restored.map(|epoch| epoch.0),
         }))
     }
 
@@ -353,7 +346,10 @@ impl KeyHolder for Calls {
 
     type RestoreStream = Replies;
 
-    async fn restore(&self, request: Request<RestoreRequest>) -> Result<Response<Replies>, RpcStatus> {
+    async fn restore(
+        &self,
+        request: Request<veilmatch_wire::v1::RestoreRequest>,
+    ) -> Result<Response<Replies>, RpcStatus> {
         let own = self.0.party;
         let lost = |name: &Name| matches!(name, Name::Holder(party) if *party != own);
         let caller = self.only(&request, "the other key holders", lost)?;
@@ -361,7 +357,21 @@ impl KeyHolder for Calls {
         if caller != Name::Holder(party) {
             return Err(CallError::NotForCaller { caller, wanted: "the key holder that is to be restored" }.into());
         }
-        Err(CallError::RestoreNotAllowed { party }.into())
+        self.0.running()?;
+        let key = <[u8; HOLDER_KEY_BYTES]>::try_from(&request.get_ref().key[..]).map_err(|_| {
+            let (found, limit) = (request.get_ref().key.len(), HOLDER_KEY_BYTES);
+            status_of(&WireError::Size { field: "key", found, limit }, Vec::new())
+        })?;
+        let key = HolderPublicKey::from_bytes(&key).map_err(|e| status_of(&e, Vec::new()))?;
+        let gone = || status_of(&Unready::ShuttingDown, Vec::new());
+        let (answer, answered) = oneshot::channel();
+        let event = Event::Restore { request: Box::new(RestoreRequest { party, key }), answer };
+        self.0.events.send(event).await.map_err(|_| gone())?;
+        let bytes = answered.await.map_err(|_| gone())?.map_err(|refusal| status(&refusal))?;
+        // One message, of whatever size: it is in memory already.
+        let (outlet, outgoing) = queue(QueueLimits { messages: 1, bytes: bytes.len() });
+        outlet.send(bytes).map_err(|e| status_of(&e, Vec::new()))?;
+        Ok(Response::new(outgoing.replies()))
     }
 }
 

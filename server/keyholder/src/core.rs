@@ -12,12 +12,12 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use veilmatch_domain::{Epoch, Explain, Party, SessionId, Status};
 use veilmatch_glwe::{FromHolder, Refusal, ToHolder, admission_session, build_session, query_session};
 use veilmatch_holder::{
-    AuditEntry, Holder, HolderError, Outbound, Reaction, Recipient, Record, Sender, SessionKind, Work, Worked,
+    AuditEntry, Holder, HolderError, Outbound, Reaction, Recipient, Record, RestoreRequest, Sender, SessionKind, Work,
+    Worked,
 };
 use veilmatch_sealed::SealedTemplate;
 use veilmatch_secret::Digest;
 
-use crate::clock;
 use crate::config::{Deadlines, Limits};
 use crate::connections::{About, Connections, Lane, Outgoing, StreamId, about, opens_session};
 use crate::measures;
@@ -47,6 +47,8 @@ pub(crate) enum Event {
     Worked { incarnation: u64, worked: Worked },
     /// An administrator's signed request.
     Administer { request: Vec<u8>, answer: oneshot::Sender<Result<(), Refusal>> },
+    /// A lost holder asks for what it lost.
+    Restore { request: Box<RestoreRequest>, answer: oneshot::Sender<Result<Vec<u8>, Refusal>> },
     /// Time has passed.
     Tick,
     /// Begin nothing new, finish what is open, end.
@@ -60,6 +62,8 @@ pub(crate) struct Overview {
     pub(crate) stopped: Option<Refusal>,
     pub(crate) epoch: Option<Epoch>,
     pub(crate) epochs: Vec<Epoch>,
+    /// The epoch that was restored from the others, until a later one begins.
+    pub(crate) restored: Option<Epoch>,
     /// Number and hash of the last entry that is stored.
     pub(crate) audit: Option<(u64, Digest)>,
     pub(crate) peers: Vec<Party>,
@@ -69,7 +73,7 @@ pub(crate) struct Overview {
 impl Overview {
     pub(crate) fn starting() -> Self {
         let stopped = Some(Refusal::new(&Unready::Starting, Vec::new()));
-        Self { stopped, epoch: None, epochs: Vec::new(), audit: None, peers: Vec::new(), sessions: 0 }
+        Self { stopped, epoch: None, epochs: Vec::new(), restored: None, audit: None, peers: Vec::new(), sessions: 0 }
     }
 
     /// Whether queries can be answered.
@@ -190,6 +194,9 @@ fn refuse_for(wait: Duration, cause: &Refusal, events: &mut mpsc::Receiver<Event
             Some(Event::Administer { answer, .. }) => {
                 let _ = answer.send(Err(cause.clone()));
             }
+            Some(Event::Restore { answer, .. }) => {
+                let _ = answer.send(Err(cause.clone()));
+            }
             // Streams that come up are closed again by being dropped.
             Some(Event::PeerUp { to, .. } | Event::MatcherUp { to, .. }) => to.cut(),
             Some(_) => {}
@@ -211,7 +218,31 @@ struct Batch {
     log: Vec<AuditEntry>,
     save: Vec<Record>,
     send: Vec<(Outbound, Option<Lane>)>,
-    answers: Vec<(oneshot::Sender<Result<(), Refusal>>, Result<(), Refusal>)>,
+    answers: Vec<Answer>,
+}
+
+/// What a call is told when the batch is stored.
+enum Answer {
+    Administered(oneshot::Sender<Result<(), Refusal>>, Result<(), Refusal>),
+    Restored(oneshot::Sender<Result<Vec<u8>, Refusal>>, Result<Vec<u8>, Refusal>),
+}
+
+impl Answer {
+    /// Whoever asked may have left.
+    fn give(self) {
+        match self {
+            Self::Administered(to, result) => drop(to.send(result)),
+            Self::Restored(to, result) => drop(to.send(result)),
+        }
+    }
+
+    /// The batch was not stored. Whoever was refused stays refused for the reason that was found.
+    fn take_back(self, cause: &Refusal) {
+        match self {
+            Self::Administered(to, result) => drop(to.send(result.and_then(|()| Err(cause.clone())))),
+            Self::Restored(to, result) => drop(to.send(result.and_then(|_| Err(cause.clone())))),
+        }
+    }
 }
 
 struct Core<'a> {
@@ -273,7 +304,7 @@ impl<'a> Core<'a> {
     }
 
     fn take(&mut self, event: Event) {
-        let now = clock::now();
+        let now = veilmatch_service::now();
         match event {
             Event::MatcherUp { lane, stream, to } => {
                 tracing::info!(?lane, "the matcher is connected");
@@ -333,7 +364,21 @@ impl<'a> Core<'a> {
                         Err(error.refusal())
                     }
                 };
-                self.batch.answers.push((answer, result));
+                self.batch.answers.push(Answer::Administered(answer, result));
+            }
+            Event::Restore { request, answer } => {
+                let result = match self.holder.answer_restore(&request, now) {
+                    Ok((bytes, reaction)) => {
+                        tracing::warn!(party = %request.party, "answered a key holder that lost its keys");
+                        self.absorb(reaction, None);
+                        Ok(bytes)
+                    }
+                    Err(error) => {
+                        self.note_failure(&error, None, &[]);
+                        Err(error.refusal())
+                    }
+                };
+                self.batch.answers.push(Answer::Restored(answer, result));
             }
             Event::Tick => {}
             Event::Shutdown => {
@@ -345,7 +390,7 @@ impl<'a> Core<'a> {
 
     fn lose_peer(&mut self, party: Party) {
         tracing::warn!(%party, "a key holder is gone");
-        let reaction = self.holder.peer_lost(party, clock::now());
+        let reaction = self.holder.peer_lost(party, veilmatch_service::now());
         self.absorb(reaction, None);
     }
 
@@ -484,10 +529,7 @@ impl<'a> Core<'a> {
             let Batch { log, save, send, answers } = std::mem::take(&mut self.batch);
             if let Err(error) = self.memory.store(&log, &save) {
                 let refusal = Refusal::new(&error, Vec::new());
-                for (answer, result) in answers {
-                    // Whoever was refused stays refused for the reason that was found.
-                    let _ = answer.send(result.and(Err(refusal.clone())));
-                }
+                answers.into_iter().for_each(|answer| answer.take_back(&refusal));
                 return Err(error);
             }
             let mut lost = Vec::new();
@@ -496,9 +538,7 @@ impl<'a> Core<'a> {
             }
             // Whoever has an answer finds what it led to.
             self.publish(queue);
-            for (answer, result) in answers {
-                let _ = answer.send(result);
-            }
+            answers.into_iter().for_each(Answer::give);
             for lost in &lost {
                 tracing::warn!(code = lost.why.code(), to = ?lost.to, "a stream was ended: {}", lost.why);
                 if let Recipient::Peer(party) = lost.to {
@@ -517,6 +557,7 @@ impl<'a> Core<'a> {
             stopped,
             epoch: self.holder.epoch(),
             epochs: self.holder.epochs().collect(),
+            restored: self.holder.restored_epoch(),
             audit: self.holder.audit_head(),
             peers: self.connections.peers(),
             sessions: self.opened.len(),

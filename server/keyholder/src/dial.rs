@@ -18,7 +18,11 @@ const WAITING: usize = 16;
 /// Keeps a link to a peer open until the service ends.
 pub(crate) async fn dial(party: Party, connection: Connection, shared: Arc<Shared>) {
     let client = KeyHolderClient::new(connection);
-    let overview = shared.overview.clone();
+    let mut overview = shared.overview.clone();
+    // If it never runs, there is nothing to dial for.
+    if overview.wait_for(|now| now.stopped.is_none()).await.is_err() {
+        return;
+    }
     let open = move |outgoing| {
         let (mut client, stopped) = (client.clone(), overview.borrow().stopped.clone());
         async move {

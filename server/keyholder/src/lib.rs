@@ -1,6 +1,6 @@
 //! The key holder's service: what it stores and how, and how it is reached.
 //!
-//! - `setup`: first keys and card; `serve`: starting, serving, ending; `calls`: the gRPC service; `dial`: links to peers; `connections`: who is there;
+//! - `setup`: first keys and card; `restore`: a lost holder from the other two; `serve`: starting, serving, ending; `calls`: the gRPC service; `dial`: links to peers; `connections`: who is there;
 //! - `core`: the thread that owns the holder and stores before it sends; `memory`: the holder made from what is on disk;
 //! - `keyfile`, `card`: the secrets that a holder must never lose or show, and the public keys that it gives away;
 //! - `records`: the holder's memory, encrypted, in one database; `audit_file`: the log of openings on disk;
@@ -26,17 +26,16 @@ mod aead;
 pub mod audit_file;
 mod calls;
 pub mod card;
-mod clock;
 pub mod config;
 mod connections;
 mod core;
 mod dial;
 mod fs;
 pub mod keyfile;
-pub mod logging;
 mod measures;
 mod memory;
 pub mod records;
+pub mod restore;
 mod serve;
 pub mod setup;
 

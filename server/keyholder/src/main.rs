@@ -11,8 +11,9 @@ use veilmatch_holder::HolderCard;
 use veilmatch_keyholder::card::fingerprint;
 use veilmatch_keyholder::config::{Config, ConfigError};
 use veilmatch_keyholder::keyfile::{Cost, KeyFileError, Unlock};
+use veilmatch_keyholder::restore::{Restoring, RestoringError};
 use veilmatch_keyholder::setup::{SetupError, init, rewrite_card};
-use veilmatch_keyholder::{ServeError, Server, logging};
+use veilmatch_keyholder::{ServeError, Server};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -20,6 +21,8 @@ Examples:
   VEILMATCH_KEY_FILE=/run/credentials/k0.unlock veilmatch-keyholder init --config k0.toml
   # From then on
   VEILMATCH_KEY_FILE=/run/credentials/k0.unlock veilmatch-keyholder --config k0.toml
+  # On a new machine, if the old one is lost: the configuration, certificate and all three cards are enough
+  VEILMATCH_KEY_FILE=/run/credentials/k0.unlock veilmatch-keyholder restore --config k0.toml
 
 The key file is unlocked with VEILMATCH_KEY_PASSPHRASE, with the file that VEILMATCH_KEY_FILE names, or with
 `keys.unlock` of the configuration: exactly one of them.
@@ -41,6 +44,9 @@ struct Arguments {
 enum Command {
     /// Draws the holder's keys, writes key file and card, and prints the fingerprint; never overwrites
     Init,
+    /// Makes a lost holder again on a new machine, from the two others: prints the fingerprint of a fresh key, waits until
+    /// administrators have allowed it at both, and writes key file and memory
+    Restore,
     /// Writes the card of the key file that is there, and prints its fingerprint
     Card,
 }
@@ -56,6 +62,8 @@ enum Failure {
     Setup(#[from] SetupError),
     #[error(transparent)]
     Serve(#[from] ServeError),
+    #[error(transparent)]
+    Restore(#[from] RestoringError),
     #[error("cannot start or print: {0}")]
     Io(#[from] io::Error),
 }
@@ -67,6 +75,7 @@ impl Failure {
             Self::Unlock(e) => e.advice(),
             Self::Setup(e) => e.advice(),
             Self::Serve(e) => e.advice(),
+            Self::Restore(e) => e.advice(),
             Self::Io(_) => "check the limits of this user and where the output goes",
         }
     }
@@ -97,6 +106,7 @@ fn execute(arguments: &Arguments) -> Result<(), Failure> {
     match arguments.command {
         None => serve(config, unlock),
         Some(Command::Init) => Ok(tell(&init(&config, &unlock, Cost::default())?, &config.key_file)?),
+        Some(Command::Restore) => restore(config, unlock),
         Some(Command::Card) => Ok(tell(&rewrite_card(&config, &unlock)?, &config.key_file)?),
     }
 }
@@ -111,8 +121,19 @@ fn tell(card: &HolderCard, key_file: &Path) -> io::Result<()> {
     )
 }
 
+fn restore(config: Config, unlock: Unlock) -> Result<(), Failure> {
+    veilmatch_service::start_logs(config.log);
+    let restoring = Restoring::begin(config, unlock, Cost::default())?;
+    let hex: String = restoring.fingerprint().0.iter().map(|byte| format!("{byte:02x}")).collect();
+    writeln!(io::stdout(), "fingerprint of the fresh key: {hex}")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(restoring.finish(Cost::default()))?;
+    writeln!(io::stdout(), "restored: start the key holder, then begin a new epoch at all three")?;
+    Ok(())
+}
+
 fn serve(config: Config, unlock: Unlock) -> Result<(), Failure> {
-    logging::start(config.log);
+    veilmatch_service::start_logs(config.log);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let (terminate, interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);

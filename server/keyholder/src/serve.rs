@@ -220,15 +220,18 @@ fn wake(config: &Config, unlock: &Unlock) -> Result<(Origin, Awake), ServeError>
 }
 
 fn read_cards(config: &Config, own: &HolderCard) -> Result<[HolderCard; 3], ServeError> {
+    let cards = read_card_files(config)?;
+    if cards.contains(own) { Ok(cards) } else { Err(ServeError::CardOfOtherKeys) }
+}
+
+/// The cards of K0, K1 and K2, no two of which share a key.
+pub(crate) fn read_card_files(config: &Config) -> Result<[HolderCard; 3], ServeError> {
     let [k0, k1, k2] = &config.cards;
     let read = |expected, path| {
         let card = read_card(path).map_err(|source| ServeError::Card { party: expected, source })?;
         if card.party == expected { Ok(card) } else { Err(ServeError::CardOfOther { expected, found: card.party }) }
     };
     let cards = [read(Party::K0, k0)?, read(Party::K1, k1)?, read(Party::K2, k2)?];
-    if !cards.contains(own) {
-        return Err(ServeError::CardOfOtherKeys);
-    }
     let [a, b, c] = &cards;
     for (first, second) in [(a, b), (a, c), (b, c)] {
         if first.identity == second.identity || first.encryption == second.encryption {
@@ -238,7 +241,7 @@ fn read_cards(config: &Config, own: &HolderCard) -> Result<[HolderCard; 3], Serv
     Ok(cards)
 }
 
-fn security(config: &Config) -> Result<Security, ServeError> {
+pub(crate) fn security(config: &Config) -> Result<Security, ServeError> {
     let own = Name::Holder(config.party);
     match &config.transport {
         Transport::Plaintext => Ok(Security::Plaintext(own)),
@@ -387,14 +390,18 @@ async fn tick(events: mpsc::Sender<Event>) {
 }
 
 async fn report_health(reporter: HealthReporter, mut overview: watch::Receiver<Overview>) {
+    let serving = |yes| if yes { ServingStatus::Serving } else { ServingStatus::NotServing };
+    let mut shown = None;
     loop {
         let (runs, ready) = {
             let now = overview.borrow_and_update();
             (now.stopped.is_none(), now.ready())
         };
-        let serving = |yes| if yes { ServingStatus::Serving } else { ServingStatus::NotServing };
-        reporter.set_service_status("", serving(runs)).await;
-        reporter.set_service_status(READINESS, serving(ready)).await;
+        // Whoever watches hears of changes alone.
+        if shown.replace((runs, ready)) != Some((runs, ready)) {
+            reporter.set_service_status("", serving(runs)).await;
+            reporter.set_service_status(READINESS, serving(ready)).await;
+        }
         if overview.changed().await.is_err() {
             reporter.set_service_status("", ServingStatus::NotServing).await;
             return;

@@ -4,8 +4,6 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use bytesize::ByteSize;
 use serde::Deserialize;
 use veilmatch_domain::Party;
@@ -147,11 +145,9 @@ impl Config {
             parsed
         };
         let holders = [endpoint(Party::K0, k0), endpoint(Party::K1, k1), endpoint(Party::K2, k2)];
-        let administrators = administrators(&mut problems, &file.administrators);
-        problems.none()?;
-        let (Some(transport), [Some(k0), Some(k1), Some(k2)]) = (transport, holders) else {
-            // Whatever is missing was noted above.
-            return Err(ConfigError::Invalid { problems: Vec::new() });
+        let administrators = problems.administrators(&file.administrators);
+        let (Some(transport), [Some(k0), Some(k1), Some(k2)], true) = (transport, holders, problems.is_empty()) else {
+            return Err(problems.into_error());
         };
         Ok(Self {
             listen: file.listen,
@@ -198,19 +194,6 @@ fn check_ranges(problems: &mut Problems, file: &File) {
     );
 }
 
-fn administrators(problems: &mut Problems, texts: &[String]) -> Vec<ClientVerifyingKey> {
-    let mut keys: Vec<ClientVerifyingKey> = Vec::new();
-    for (i, text) in texts.iter().enumerate() {
-        let bytes = STANDARD.decode(text).ok().and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
-        match bytes.and_then(|bytes| ClientVerifyingKey::from_bytes(&bytes).ok()) {
-            Some(key) if keys.contains(&key) => problems.push(&format!("administrators[{i}]"), Fault::Repeated),
-            Some(key) => keys.push(key),
-            None => problems.push(&format!("administrators[{i}]"), Fault::PublicKey),
-        }
-    }
-    keys
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -222,6 +205,16 @@ mod tests {
         let config = Config::parse(SAMPLE, Path::new("/etc/veilmatch")).unwrap();
         assert_eq!((config.deadlines, config.limits, config.log), Default::default());
         assert_eq!((config.administrators.len(), config.metrics.is_some()), (1, true));
+    }
+
+    #[test]
+    fn what_is_deployed_can_be_used() {
+        let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy");
+        for file in ["systemd/matcher.toml", "compose/config/matcher.toml"] {
+            let config = Config::load(&deploy.join(file)).unwrap();
+            assert_eq!((config.listen.port(), config.administrators.len()), (7440, 0), "{file}");
+            assert!(matches!(config.transport, Transport::Tls(_)), "{file}");
+        }
     }
 
     #[test]

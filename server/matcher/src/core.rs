@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use veilmatch_domain::{CollectionId, Party};
 use veilmatch_gallery::{Description, Storage};
 use veilmatch_glwe::{ClientAnswer, ClientRequest, Refusal};
-use veilmatch_matching::{Lane, Matcher, MatcherError, Reaction, RequestId, Work, Worked};
+use veilmatch_matching::{Lane, Mark, Matcher, MatcherError, Reaction, RequestId, Work, Worked};
 use veilmatch_service::{Stopwatch, now};
 use veilmatch_transport::Link;
 
@@ -157,6 +157,22 @@ struct Pending {
     reply: oneshot::Sender<ClientAnswer>,
     since: Instant,
     kind: &'static str,
+    /// The stage of a search that is under way, and since when.
+    stage: Option<(&'static str, Instant)>,
+}
+
+impl Pending {
+    fn new(kind: &'static str, reply: oneshot::Sender<ClientAnswer>) -> Self {
+        Self { reply, since: Instant::now(), kind, stage: None }
+    }
+
+    /// The stage that was under way has ended, another begins.
+    fn enter(&mut self, stage: Option<&'static str>) {
+        let ended = std::mem::replace(&mut self.stage, stage.map(|stage| (stage, Instant::now())));
+        if let Some((stage, since)) = ended {
+            metrics::histogram!("veilmatch_stage_seconds", "stage" => stage).record(since.elapsed());
+        }
+    }
 }
 
 impl Core {
@@ -194,15 +210,15 @@ impl Core {
                         ClientRequest::Ask { .. } => "ask",
                         ClientRequest::Erase { .. } => "erase",
                     };
-                    pending.insert(id, Pending { reply, since: Instant::now(), kind });
+                    pending.insert(id, Pending::new(kind, reply));
                     self.matcher.request(id, content)
                 }
                 Event::Describe { id, collection, description, reply } => {
-                    pending.insert(id, Pending { reply, since: Instant::now(), kind: "describe" });
+                    pending.insert(id, Pending::new("describe", reply));
                     self.matcher.describe(id, collection, description)
                 }
                 Event::Index { id, collection, reply } => {
-                    pending.insert(id, Pending { reply, since: Instant::now(), kind: "index" });
+                    pending.insert(id, Pending::new("index", reply));
                     self.matcher.index_pending(id, collection)
                 }
                 Event::Cancel(id) => {
@@ -269,8 +285,18 @@ impl Core {
     }
 
     fn act(&self, reaction: Reaction, pending: &mut BTreeMap<RequestId, Pending>, store: &channel::Sender<Work>) {
+        for (id, mark) in reaction.marks {
+            if let Some(waiting) = pending.get_mut(&id) {
+                waiting.enter(Some(match mark {
+                    Mark::Asked => "recrypt",
+                    Mark::Recrypted => "scan",
+                    Mark::Scanned => "decide",
+                }));
+            }
+        }
         for (id, answer) in reaction.answers {
-            let Some(waiting) = pending.remove(&id) else { continue };
+            let Some(mut waiting) = pending.remove(&id) else { continue };
+            waiting.enter(None);
             let kind = waiting.kind;
             metrics::histogram!("veilmatch_request_seconds", "kind" => kind).record(waiting.since.elapsed());
             let outcome = match &answer {

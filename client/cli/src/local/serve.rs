@@ -26,7 +26,7 @@ pub fn serve(role: Role, config: &Path) -> Result<(), CliError> {
         Role::Holder(_) => {
             let config = veilmatch_keyholder::config::Config::load(config).map_err(CliError::protocol)?;
             let unlock = Unlock::from_environment(config.unlock.as_deref()).map_err(CliError::protocol)?;
-            veilmatch_keyholder::logging::start(config.log);
+            start_logs(config.log);
             runtime.block_on(veilmatch_keyholder::run(config, unlock, ended_by_signal())).map_err(CliError::protocol)
         }
     }

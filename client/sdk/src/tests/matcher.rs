@@ -260,7 +260,7 @@ impl matcher_server::Matcher for Service {
                     if held.len() < state.hold {
                         continue;
                     }
-                } else if matches!(item, Ok(_)) {
+                } else if item.is_ok() {
                     return;
                 }
                 // In any order.

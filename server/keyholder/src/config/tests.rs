@@ -38,6 +38,21 @@ fn the_sample_is_read_as_it_says() {
 }
 
 #[test]
+fn what_is_deployed_can_be_used() {
+    let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy");
+    let (systemd, compose) = (deploy.join("systemd"), deploy.join("compose/config"));
+    for (folder, party) in
+        [(systemd, Party::K0), (compose.clone(), Party::K0), (compose.clone(), Party::K1), (compose, Party::K2)]
+    {
+        let config = Config::load(&folder.join(format!("k{}.toml", party.index()))).unwrap();
+        assert_eq!((config.party, config.administrators.len()), (party, 0));
+        assert!(matches!(config.transport, Transport::Tls(_)));
+        // What unlocks the keys comes from the environment, which must then be the only one to say it.
+        assert_eq!(config.unlock, None);
+    }
+}
+
+#[test]
 fn unknown_keys_are_refused_in_every_table() {
     for table in
         ["[keys]\n", "[tls]\n", "[peers]\n", "[cards]\n", "[deadlines]\n", "[limits]\n", "[log]\n", "[metrics]\n"]
