@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
-use veilmatch_domain::{CollectionId, Dimension, Epoch, Party, SessionId, SubjectId, Suspect, Timestamp};
+use veilmatch_domain::{CollectionId, Dimension, Epoch, Explain as _, Party, SessionId, SubjectId, Suspect, Timestamp};
 use veilmatch_gallery::{
     Change, CollectionIndex, Description, Image, IntentId, plan_merge, plan_rebuild, plan_rotation,
 };
@@ -656,6 +656,7 @@ impl Matcher {
                 }
             }
             FromHolder::Refused { session: Some(session), refusal } if self.searches.contains_key(&session) => {
+                let refusal = self.whom_it_waits_for(session, refusal);
                 self.end_search(session, refusal);
             }
             message => {
@@ -664,6 +665,14 @@ impl Matcher {
                 }
             }
         }
+    }
+
+    /// A holder that waited in vain for this matcher cannot see whom the matcher waits for.
+    fn whom_it_waits_for(&self, session: SessionId, refusal: Refusal) -> Refusal {
+        let late = self.searches.get(&session).map(Search::late).unwrap_or_default();
+        let error = MatcherError::TimedOut(late);
+        let relayed = refusal.code == error.code() && refusal.suspects == [Suspect::Matcher];
+        if relayed && !error.suspects().is_empty() { error.refusal() } else { refusal }
     }
 
     fn end_search(&mut self, session: SessionId, refusal: Refusal) {
