@@ -667,11 +667,11 @@ impl Matcher {
         }
     }
 
-    /// A holder that waited in vain for this matcher cannot see whom the matcher waits for.
+    /// A holder that waited in vain for this matcher, or heard of one that did, cannot see whom the matcher waits for.
     fn whom_it_waits_for(&self, session: SessionId, refusal: Refusal) -> Refusal {
         let late = self.searches.get(&session).map(Search::late).unwrap_or_default();
         let error = MatcherError::TimedOut(late);
-        let relayed = refusal.code == error.code() && refusal.suspects == [Suspect::Matcher];
+        let relayed = refusal.code == error.code() && refusal.suspects.contains(&Suspect::Matcher);
         if relayed && !error.suspects().is_empty() { error.refusal() } else { refusal }
     }
 
