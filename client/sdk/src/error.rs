@@ -115,7 +115,8 @@ impl Error {
             source = error.source();
         }
         match (status.code(), status.source()) {
-            (tonic::Code::DeadlineExceeded, _) => Self::Deadline { after },
+            // The server, too, watches the time that the call was given; tonic's says `cancelled` when it is over.
+            (tonic::Code::DeadlineExceeded, _) | (tonic::Code::Cancelled, None) => Self::Deadline { after },
             _ if expired => Self::Deadline { after },
             (_, Some(source)) => Self::Unreachable { cause: cause(source), sent: !connecting },
             (tonic::Code::Unavailable, None) => Self::Unreachable { cause: status.message().to_owned(), sent: true },
@@ -214,5 +215,20 @@ impl Explain for Error {
             Self::Card(e) => e.advice(),
             Self::Sealing => "ask again; if it happens twice, report it",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deadline_is_one_whoever_noticed_it() {
+        let after = Duration::from_secs(1);
+        for status in [tonic::Status::cancelled("Timeout expired"), tonic::Status::deadline_exceeded("")] {
+            assert!(matches!(Error::from_status(&status, after), Error::Deadline { after: a } if a == after));
+        }
+        let error = Error::from_status(&tonic::Status::unknown(""), after);
+        assert!(matches!(error, Error::Foreign { .. }));
     }
 }

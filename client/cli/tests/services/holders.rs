@@ -7,13 +7,16 @@ use tokio::time::{Instant, sleep};
 use veilmatch_cli::local::Role;
 use veilmatch_domain::{Explain as _, Party, Status};
 use veilmatch_glwe::Verdict;
-use veilmatch_sdk::{Ask, Error};
+use veilmatch_sdk::{Ask, Error, Options};
 
 use crate::cluster::{
     Cluster, PEOPLE, SEARCH, SLACK, Setup, assert_refused, described, face, names, people, person, threshold,
 };
 
 const K1: Role = Role::Holder(Party::K1);
+
+/// People up to this number are enrolled while holders are killed.
+const CROWD: u64 = 300;
 
 /// What queries are refused with while a holder or a link is gone, depending on who notices first.
 const GONE: [&str; 4] = ["unreachable", "peer-lost", "timed-out", "starting"];
@@ -79,10 +82,11 @@ async fn a_holder_is_killed_in_the_middle_of_an_enrolment() {
     let mut cluster = Cluster::start().await;
     // One that repeats nothing sees refusals; who is refused is not enrolled, not even half.
     let (done, mut progress) = tokio::sync::watch::channel(0);
-    let faces = cluster.once();
+    let options = cluster.running.deployment().client_options().unwrap();
+    let faces = Cluster::open(Options { retries: 0, window: 16, ..options });
     let enrolling = tokio::spawn(async move {
         faces
-            .enroll_many(people(100..220), move |p| {
+            .enroll_many(people(100..CROWD), move |p| {
                 done.send_replace(p.done);
             })
             .await
@@ -111,12 +115,12 @@ async fn a_holder_is_killed_in_the_middle_of_an_enrolment() {
 
     // Another holder, and a client that repeats: everybody is enrolled in the end, whatever was refused before.
     let before = stored.len();
-    assert!(before < PEOPLE as usize + 120, "the holder was killed too late");
+    assert!(before < PEOPLE as usize + 200, "the holder was killed too late");
     let (done, mut progress) = tokio::sync::watch::channel(0);
     let faces = cluster.patient();
     let enrolling = tokio::spawn(async move {
         faces
-            .enroll_many(people(100..220), move |p| {
+            .enroll_many(people(100..CROWD), move |p| {
                 done.send_replace(p.done);
             })
             .await
@@ -128,10 +132,10 @@ async fn a_holder_is_killed_in_the_middle_of_an_enrolment() {
     for (subject, refusal) in enrolment.refused() {
         assert_eq!(refusal.code, "already-enrolled", "{subject}: {refusal:?}");
     }
-    cluster.indexed(PEOPLE + 120).await;
-    let expected: Vec<String> = (0..PEOPLE).chain(100..220).map(person).collect();
+    cluster.indexed(PEOPLE + CROWD - 100).await;
+    let expected: Vec<String> = (0..PEOPLE).chain(100..CROWD).map(person).collect();
     assert_eq!(cluster.stored().await, expected);
-    for number in (100..220).step_by(7) {
+    for number in (100..CROWD).step_by(7) {
         cluster.finds(number).await.unwrap();
     }
     cluster.recovers().await;

@@ -48,9 +48,9 @@ async fn the_matcher_is_killed_in_the_middle_of_an_enrolment() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_matcher_is_killed_in_the_middle_of_erasures() {
     let mut cluster = Cluster::start().await;
-    let gone = 100..124;
+    let gone = 100..148;
     cluster.faces.enroll_many(people(gone.clone()), |_| ()).await.unwrap();
-    cluster.indexed(PEOPLE + 24).await;
+    cluster.indexed(PEOPLE + 48).await;
     let mut erasing = JoinSet::new();
     for number in gone.clone() {
         let faces = cluster.once();
