@@ -114,6 +114,7 @@ async fn a_holder_is_killed_in_the_middle_of_an_enrolment() {
     assert!(results.iter().any(|result| result.verdict == Some(Verdict::Accepted)));
 
     // Another holder, and a client that repeats: everybody is enrolled in the end, whatever was refused before.
+    let before = stored.len();
     let (done, mut progress) = tokio::sync::watch::channel(0);
     let faces = cluster.patient();
     let enrolling = tokio::spawn(async move {
