@@ -171,7 +171,10 @@ fn replays() {
     forger.associated.nonce[1] = 1;
     let template = forger.seal(&values(&embedding));
     assert_eq!(enrol(&mut scene, vec![template.clone()]).unwrap(), [Verdict::Accepted]);
-    refuses_enrolment(&mut scene, template.clone(), "replayed");
+    // The same template again is what is stored already: acknowledged once more, without effect.
+    let before = scene.before();
+    assert_eq!(enrol(&mut scene, vec![template.clone()]).unwrap(), [Verdict::Accepted]);
+    assert_eq!(scene.before().registry(), before.registry());
     scene.cluster.erase(&name).unwrap();
     refuses_enrolment(&mut scene, template.clone(), "replayed");
     // One nonce for two requests, another content.

@@ -284,16 +284,26 @@ fn nothing_works_twice_across_restarts() {
 fn a_stale_erasure_spares_a_later_enrolment() {
     let mut scene = Scene::new(843, &[4]);
     let (subject, embedding) = scene.people[3].clone();
-    let kept: Arc<Mutex<Vec<Vec<u8>>>> = Arc::default();
-    let stale = Arc::clone(&kept);
-    scene.wire.cheat_holders(move |to, message| {
-        let ToHolder::Erase { request } = message else { return true };
-        stale.lock().unwrap().push(request.clone());
-        to != Party::K2
-    });
-    assert!(scene.cluster.erase(&subject).is_err());
-    scene.wire.honest();
+    // A matcher that tells K2 nothing of the first erasure, and all three of a second one.
+    let collection = scene.cluster.collection().clone();
+    let sign = |scene: &mut Scene| {
+        let now = scene.cluster.now;
+        let request = scene.cluster.client.erase(&collection, subject.clone(), now);
+        let Ok(ClientRequest::Erase { request }) = borsh::from_slice(&request) else { panic!() };
+        borsh::to_vec(&ToHolder::Erase { request }).unwrap()
+    };
+    let tell = |scene: &mut Scene, parties: &[Party], bytes: &[u8]| {
+        for &party in parties {
+            let to = veilmatch_cluster::Address::Holder(party);
+            scene.cluster.network.send(veilmatch_cluster::Address::Matcher, to, bytes.to_vec());
+        }
+        scene.cluster.run();
+    };
+    let stale = sign(&mut scene);
+    tell(&mut scene, &[Party::K0, Party::K1], &stale);
     scene.cluster.now.0 += 60;
+    let later = sign(&mut scene);
+    tell(&mut scene, &Party::ALL, &later);
     scene.cluster.erase(&subject).unwrap();
     scene.enrol(&[(subject.clone(), embedding)]).unwrap();
     scene.assert_agree();
@@ -301,13 +311,7 @@ fn a_stale_erasure_spares_a_later_enrolment() {
         scene.cluster.restart(party).unwrap();
     }
     let before = scene.before();
-    let request = kept.lock().unwrap()[0].clone();
-    let bytes = borsh::to_vec(&ToHolder::Erase { request }).unwrap();
-    for party in Party::ALL {
-        let to = veilmatch_cluster::Address::Holder(party);
-        scene.cluster.network.send(veilmatch_cluster::Address::Matcher, to, bytes.clone());
-    }
-    scene.cluster.run();
+    tell(&mut scene, &Party::ALL, &stale);
     let refused = scene.cluster.take_failures();
     assert_eq!(refused, Party::ALL.map(|party| (party, HolderError::Replayed)));
     assert_eq!(scene.before(), before);
