@@ -4,7 +4,7 @@
 //! |---|---|
 //! | key holder 0 | `k0.holder.veilmatch` |
 //! | the matcher | `matcher.veilmatch` |
-//! | client `desk-1` | `chin6r9d64.client.veilmatch` |
+//! | client `desk-1` | `chin6qpd64.client.veilmatch` |
 //! | operator `anna` | `anna.operator.veilmatch` |
 //!
 //! A client id may contain characters and upper case that DNS names may not. It is written in base32hex (RFC 4648 section
@@ -250,7 +250,7 @@ mod tests {
         // RFC 4648 section 10: BASE32-HEX("fooba") = "CPNMUOJ1".
         assert_eq!(client("fooba").dns(), "cpnmuoj1.client.veilmatch");
         assert_eq!(client("foob").dns(), "cpnmuog.client.veilmatch");
-        assert_eq!(client("desk-1").dns(), "chin6r9d64.client.veilmatch");
+        assert_eq!(client("desk-1").dns(), "chin6qpd64.client.veilmatch");
         let anna = Name::Operator(OperatorName::new("anna").unwrap());
         assert_eq!(anna.dns(), "anna.operator.veilmatch");
     }

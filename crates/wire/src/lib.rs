@@ -32,6 +32,9 @@ pub const MAX_BATCH: usize = veilmatch_glwe::MAX_ADMISSION;
 /// Most bytes in one gRPC message, in either direction: a full batch of the largest sealed templates fits.
 pub const MAX_MESSAGE_BYTES: usize = 16 << 20;
 
+// Tag and length of each item take 4 bytes or fewer; the rest is for the collection's name.
+const _: () = assert!(MAX_BATCH * (veilmatch_sealed::MAX_SEALED + 4) + 256 <= MAX_MESSAGE_BYTES);
+
 /// Most bytes of data in one [`v1::Chunk`].
 pub const MAX_CHUNK: usize = 1 << 20;
 

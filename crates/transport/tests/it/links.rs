@@ -49,7 +49,10 @@ impl KeyHolder for Echo {
             tokio::spawn(async move {
                 while let Ok(Some(message)) = incoming.next().await {
                     echo.received.lock().unwrap().push(message.clone());
-                    let _ = outlet.send(message);
+                    // While the other side does not read, nothing more is taken from it.
+                    while outlet.send(message.clone()) == Err(LinkDown::Full) {
+                        tokio::time::sleep(Duration::from_millis(2)).await;
+                    }
                 }
                 echo.streams.lock().unwrap().retain(|stream| !stream.is_closed());
             });
