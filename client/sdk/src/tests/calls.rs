@@ -146,29 +146,19 @@ async fn a_lost_answer_to_an_enrolment_is_asked_for_with_the_same_bytes() {
 async fn what_got_old_is_sealed_again_only_if_the_matcher_does_not_have_it() {
     let matcher = Matcher::start();
     let desk = Desk::of(&matcher);
-    // The clock moves while the client pauses between two attempts.
-    let later = |desk: &Desk, matcher: &Matcher, arrivals: usize| {
-        let (clock, matcher) = (std::sync::Arc::clone(&desk.clock), matcher.clone());
-        tokio::spawn(async move {
-            while matcher.arrivals() < arrivals {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-            clock.fetch_add(290, std::sync::atomic::Ordering::Relaxed);
-        })
-    };
+    let late = || Some((matcher.arrivals() + 1, std::sync::Arc::clone(&desk.clock), 290));
+    let after_the_next = late();
+    matcher.state().later = after_the_next;
     matcher.plays([Act::Lose]);
-    let clock = later(&desk, &matcher, 1);
     desk.staff.enroll("alice", &face(1)).await.unwrap();
-    clock.await.unwrap();
     assert_eq!((matcher.arrivals(), matcher.lookups()), (1, 1), "it was stored");
+    let after_the_next = late();
+    matcher.state().later = after_the_next;
     matcher.plays([Act::Refuse("busy", 8)]);
-    let clock = later(&desk, &matcher, 2);
     desk.staff.enroll("bob", &face(1)).await.unwrap();
-    clock.await.unwrap();
     assert_eq!((matcher.arrivals(), digests(&matcher).len(), matcher.lookups()), (3, 3, 2));
     let last = SealedTemplate::from_bytes(&matcher.state().arrived[2]).unwrap();
     assert!(matches!(&last.associated().purpose, Purpose::Enrol { subject } if subject.as_str() == "bob"));
-    desk.pass(1);
 }
 
 #[tokio::test]
