@@ -52,13 +52,14 @@ impl Attempts {
         timeout_at(self.deadline, work).await.map_err(|_| Error::Deadline { after: self.after })
     }
 
-    /// Pauses before the next attempt.
+    /// Pauses before the next attempt. There is none if less than a tenth of the time would be left for it: its answer would
+    /// hardly be heard, and a query might be counted all the same.
     ///
     /// # Errors
     /// The error of the last attempt, if there is no next one.
     pub(crate) async fn again(&mut self, error: Error) -> Result<(), Error> {
         let next = Instant::now() + jittered(self.pause);
-        if self.left == 0 || next >= self.deadline {
+        if self.left == 0 || next + self.after / 10 >= self.deadline {
             return Err(error);
         }
         self.left -= 1;

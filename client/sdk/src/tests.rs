@@ -47,10 +47,6 @@ impl Desk {
     fn of(matcher: &Matcher) -> Self {
         Self::with(matcher, |_| {})
     }
-
-    fn pass(&self, seconds: u64) {
-        self.clock.fetch_add(seconds, Ordering::Relaxed);
-    }
 }
 
 fn face(turn: usize) -> Embedding {

@@ -99,15 +99,8 @@ async fn what_got_old_during_a_break_is_looked_up_first() {
     matcher.state().hold = usize::MAX;
     matcher.state().breaks = vec![3];
     let desk = Desk::of(&matcher);
-    let (clock, watched) = (Arc::clone(&desk.clock), matcher.clone());
-    let watch = tokio::spawn(async move {
-        while watched.state().items < 3 {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-        clock.fetch_add(1000, Ordering::Relaxed);
-    });
+    matcher.state().later = Some((3, Arc::clone(&desk.clock), 1000));
     let enrolment = desk.staff.enroll_many(people(5), |_| {}).await.unwrap();
-    watch.await.unwrap();
     assert_eq!(enrolment.accepted(), 5);
     let state = matcher.state();
     // Three were stored before the break and are not sent again; two were not and are sealed again.

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -61,8 +62,19 @@ pub(super) struct State {
     pub(super) breaks: Vec<usize>,
     /// A broken stream has stored what it took, without an answer.
     pub(super) items: usize,
+    /// When so much has arrived, this clock moves on by these seconds, before the answer.
+    pub(super) later: Option<(usize, Arc<AtomicU64>, u64)>,
     /// The `grpc-timeout` of the last call, in milliseconds.
     pub(super) timeout: Option<Duration>,
+}
+
+impl State {
+    fn arrives(&mut self, bytes: &Bytes) {
+        self.arrived.push(bytes.clone());
+        if let Some((_, clock, seconds)) = self.later.take_if(|(arrivals, ..)| *arrivals == self.arrived.len()) {
+            clock.fetch_add(seconds, Ordering::Relaxed);
+        }
+    }
 }
 
 #[derive(Clone)]
@@ -137,7 +149,7 @@ impl Service {
     /// Notes what arrived and what is to happen.
     fn next<T>(&self, request: &Request<T>, bytes: &Bytes) -> Option<Act> {
         let mut state = self.state();
-        state.arrived.push(bytes.clone());
+        state.arrives(bytes);
         state.timeout = request.metadata().get("grpc-timeout").map(|value| {
             let text = value.to_str().unwrap();
             let (number, unit) = text.split_at(text.len() - 1);
@@ -237,7 +249,7 @@ impl matcher_server::Matcher for Service {
                     let (act, broken) = {
                         let mut state = own.state();
                         state.items += 1;
-                        state.arrived.push(item.sealed_template.clone());
+                        state.arrives(&item.sealed_template);
                         let count = state.items;
                         (state.script.pop_front(), state.breaks.contains(&count))
                     };
