@@ -37,14 +37,3 @@ const _: () = assert!(MAX_BATCH * (veilmatch_sealed::MAX_SEALED + 4) + 256 <= MA
 
 /// Most bytes of data in one [`v1::Chunk`].
 pub const MAX_CHUNK: usize = 1 << 20;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_full_batch_of_the_largest_templates_fits_into_a_message() {
-        // Tag and length of each item take 4 bytes or fewer.
-        const { assert!(MAX_BATCH * (veilmatch_sealed::MAX_SEALED + 4) + 256 <= MAX_MESSAGE_BYTES) };
-    }
-}

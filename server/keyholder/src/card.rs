@@ -188,7 +188,8 @@ mod tests {
         for i in 1..a.len() - 1 {
             let mut mixed = a.clone();
             mixed[i] = b[i];
-            assert!(from_text(&mixed.join("\n")).is_err(), "line {i}");
+            // The last line of the base64 is short: two cards may share it.
+            assert!(a[i] == b[i] || from_text(&mixed.join("\n")).is_err(), "line {i}");
             mixed.remove(i);
             assert!(from_text(&mixed.join("\n")).is_err(), "without line {i}");
         }
