@@ -38,8 +38,8 @@ and the i-th non-mated pair, in file order, go to fold i modulo 10.";
 const UP_EXAMPLES: &str = "\
 Examples:
   veilmatch up
-  veilmatch up --dir /tmp/vm --collection staff --dim 256
-  veilmatch up --dir /tmp/vm --base-port 9440 --json
+  veilmatch up --dir vm --collection staff --dim 256
+  veilmatch up --dir vm --base-port 9440 --json
 
 It runs until Ctrl-C or SIGTERM, and starts again what ends by itself. The
 folder's veilmatch.toml is a profile: export VEILMATCH_PROFILE=FOLDER/veilmatch.toml";

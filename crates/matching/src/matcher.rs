@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
-use veilmatch_domain::{CollectionId, Dimension, Epoch, Explain as _, Party, SessionId, SubjectId, Suspect, Timestamp};
+use veilmatch_domain::{CollectionId, Epoch, Explain as _, Party, SessionId, SubjectId, Suspect, Timestamp};
 use veilmatch_gallery::{
     Change, CollectionIndex, Description, Image, IntentId, plan_merge, plan_rebuild, plan_rotation,
 };
@@ -730,11 +730,5 @@ impl Matcher {
             self.shared.lazy.push(Change::ForgetErasure { id });
         }
         self.react()
-    }
-
-    /// The dimension of a collection.
-    #[must_use]
-    pub fn dimension(&self, collection: &CollectionId) -> Option<Dimension> {
-        self.shared.collections.get(collection).map(|c| c.description.dimension)
     }
 }
