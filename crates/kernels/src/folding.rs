@@ -76,20 +76,15 @@ impl Folding {
 }
 
 impl Ring {
-    /// Folds N transformed values to N/β, for every polynomial in `values`; appends them to `out`.
-    pub fn fold(&self, folding: &Folding, values: &[u32], out: &mut Vec<u32>) {
-        if folding.beta == 1 {
-            out.extend_from_slice(values);
-            return;
+    /// Folds N transformed values to N/β, for every polynomial in `values`, in place and without another buffer (shares
+    /// of secrets pass through here). Returns the folded values; what was behind them is of no use any more.
+    pub fn fold<'a>(&self, folding: &Folding, values: &'a mut [u32]) -> &'a mut [u32] {
+        let mut length = values.len();
+        for _ in 0..folding.beta.trailing_zeros() {
+            self.add_pairs(&mut values[..length]);
+            length /= 2;
         }
-        let mut sums = vec![0u32; values.len() / 2];
-        self.add_pairs(values, &mut sums);
-        for _ in 1..folding.beta.trailing_zeros() {
-            let mut shorter = vec![0u32; sums.len() / 2];
-            self.add_pairs(&sums, &mut shorter);
-            sums = shorter;
-        }
-        out.append(&mut sums);
+        &mut values[..length]
     }
 
     /// The coefficients βt, t = 0..N/β in order, of the polynomial that was folded; in place, N/β values.
@@ -127,8 +122,8 @@ mod tests {
                     ring.inverse(&mut whole);
                     for beta in (0..=degree.trailing_zeros().min(8)).map(|b| 1usize << b) {
                         let folding = ring.folding(beta).unwrap();
-                        let mut folded = Vec::new();
-                        ring.fold(folding, &values, &mut folded);
+                        let mut whole_values = values.clone();
+                        let mut folded = ring.fold(folding, &mut whole_values).to_vec();
                         assert_eq!(folded.len(), folding.points());
                         assert!(folded.iter().all(|&v| v < q));
                         ring.unfold(folding, &mut folded);
@@ -160,10 +155,9 @@ mod tests {
         let folding = ring.folding(4).unwrap();
         let mut lcg = Lcg(42);
         let values: Vec<u32> = (0..128).map(|_| lcg.below(Q)).collect();
-        let (mut both, mut apart) = (Vec::new(), Vec::new());
-        ring.fold(folding, &values, &mut both);
-        values.chunks_exact(64).for_each(|one| ring.fold(folding, one, &mut apart));
-        assert_eq!(both, apart);
+        let apart: Vec<u32> =
+            values.chunks_exact(64).flat_map(|one| ring.fold(folding, &mut one.to_vec()).to_vec()).collect();
+        assert_eq!(ring.fold(folding, &mut values.clone()), apart);
     }
 
     #[test]

@@ -108,14 +108,27 @@ impl Ring {
         }
     }
 
-    /// `out_m = v_2m + v_2m+1` for every pair of neighbours.
-    pub(crate) fn add_pairs(&self, values: &[u32], out: &mut [u32]) {
-        let r = self.reduction();
+    /// `v_m = v_2m + v_2m+1` for every pair of neighbours, in place: the sums fill the first half. What is behind it is
+    /// of no use any more.
+    pub(crate) fn add_pairs(&self, values: &mut [u32]) {
+        // A block is read before any of it is written, and what is written lies at or before it: a copy of the block is
+        // all that the compiler needs to see that.
+        const BLOCK: usize = 64;
+        let (r, pairs) = (self.reduction(), values.len() / 2);
         Arch::new().dispatch(
             #[inline(always)]
             || {
-                for (o, &[a, b]) in out.iter_mut().zip(values.as_chunks::<2>().0) {
-                    *o = r.add(a, b);
+                let whole = values.len() / BLOCK;
+                for block in 0..whole {
+                    let mut copy = [0u32; BLOCK];
+                    copy.copy_from_slice(&values[block * BLOCK..(block + 1) * BLOCK]);
+                    let place = block * BLOCK / 2;
+                    for (o, &[a, b]) in values[place..place + BLOCK / 2].iter_mut().zip(copy.as_chunks::<2>().0) {
+                        *o = r.add(a, b);
+                    }
+                }
+                for m in whole * BLOCK / 2..pairs {
+                    values[m] = r.add(values[2 * m], values[2 * m + 1]);
                 }
             },
         );
