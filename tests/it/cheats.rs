@@ -12,7 +12,7 @@ use veilmatch_domain::{
     Revision, SessionId, SubjectId, Suspect, TemplateDigest,
 };
 use veilmatch_glwe::{
-    BuildOrder, ClientAnswer, ClientRequest, FromHolder, GLWE_2048_V1, GroupSums, Layout, Member, PackedGroup,
+    Bodies, BuildOrder, ClientAnswer, ClientRequest, FromHolder, GLWE_2048_V1, GroupSums, Layout, Member, PackedGroup,
     PartPayload, ProbeCiphertext, ToHolder, Verdict, build_session, query_session, sum_parts,
 };
 use veilmatch_holder::{AuditEntry, AuditEvent, HolderError};
@@ -429,7 +429,8 @@ impl Puppet {
         let borrowed = copies.each_ref().map(|(a, b)| (a.as_ref(), b.as_ref()));
         let bodies = sum_parts(&parameters, &parameters.ring(), polynomials, &borrowed).ok()?;
         let BuildOrder { group, revision, epoch, layout, .. } = order;
-        Some((session, PackedGroup { group, revision, epoch, layout, bodies: bodies.into() }))
+        let bodies = Bodies::arranged(&parameters, layout, Dimension::new(D).unwrap(), &bodies).unwrap();
+        Some((session, PackedGroup { group, revision, epoch, layout, bodies }))
     }
 
     /// Builds and commits.
@@ -485,7 +486,7 @@ impl Puppet {
     /// The sums over one revision of a group.
     pub(crate) fn sums(&self, asked: &Asked, group: &PackedGroup) -> GroupSums {
         let parameters = self.scene.cluster.parameters();
-        group.scan(&parameters, &parameters.ring(), &asked.probes[&group.layout.beta()])
+        group.scan(&parameters, &parameters.ring(), &asked.probes[&group.layout.beta()]).unwrap()
     }
 
     /// Honest sums over the newest revision of every group.

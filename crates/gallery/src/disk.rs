@@ -71,12 +71,21 @@ impl DiskStorage {
     /// [`StorageError::InUse`] if the store is open already, [`StorageError::Newer`] if a newer program wrote it,
     /// otherwise what the disk says.
     pub fn open(folder: &Path) -> Result<Self, StorageError> {
+        Self::open_within(folder, u64::MAX)
+    }
+
+    /// As [`DiskStorage::open`]; at most `index_memory` bytes of the packed index are held in memory of the process's own,
+    /// in huge pages where the system grants them. What is beyond is read through memory maps, more slowly.
+    ///
+    /// # Errors
+    /// As [`DiskStorage::open`].
+    pub fn open_within(folder: &Path, index_memory: u64) -> Result<Self, StorageError> {
         make_folder(folder).map_err(|error| refused(&error, "the store's folder"))?;
         let database = open_database(folder)?;
         let transactions = transactions(&database)?;
         Ok(Self {
             folder: folder.to_owned(),
-            index: IndexFolder::new(folder.join(INDEX)),
+            index: IndexFolder::new(folder.join(INDEX), index_memory),
             database: RwLock::new(Some(database)),
             writer: Mutex::new(Writer { transactions }),
         })

@@ -10,9 +10,10 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use veilmatch_glwe::Bodies;
-use veilmatch_mapped::{MappedWords, write_once};
+use veilmatch_mapped::{MappedWords, ResidentWords, write_once};
 
 use crate::StorageError;
 use crate::changes::checksum;
@@ -20,7 +21,8 @@ use crate::rows::{BodiesName, GroupRow, encode};
 
 const HEADER: usize = 4096;
 const MAGIC: [u8; 8] = *b"veilbody";
-const FORMAT: u32 = 1;
+// 2: residues in the order of the scan. Files of another format are built again.
+const FORMAT: u32 = 2;
 /// What a name cannot contain, in front of a name that would otherwise be hidden or lead upwards.
 const DOT: &str = "%2E";
 
@@ -28,6 +30,48 @@ const DOT: &str = "%2E";
 #[derive(Debug)]
 pub(crate) struct IndexFolder {
     folder: PathBuf,
+    room: Arc<Room>,
+}
+
+/// How many bytes of bodies are held in memory of our own; what is beyond is read through maps.
+#[derive(Debug)]
+struct Room {
+    limit: u64,
+    used: AtomicU64,
+}
+
+/// Bodies in memory; gives the room back on drop.
+struct Resident {
+    words: ResidentWords,
+    bytes: u64,
+    room: Arc<Room>,
+}
+
+impl Room {
+    fn read(self: &Arc<Self>, path: &Path, words: usize) -> Option<Resident> {
+        let bytes = (words as u64).checked_mul(size_of::<u32>() as u64)?;
+        let grown = |used: u64| used.checked_add(bytes).filter(|total| *total <= self.limit);
+        self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, grown).ok()?;
+        match ResidentWords::read(path, HEADER, words) {
+            Ok(words) => Some(Resident { words, bytes, room: Arc::clone(self) }),
+            Err(_) => {
+                self.used.fetch_sub(bytes, Ordering::Relaxed);
+                None
+            }
+        }
+    }
+}
+
+impl AsRef<[u32]> for Resident {
+    fn as_ref(&self) -> &[u32] {
+        self.words.as_ref()
+    }
+}
+
+impl Drop for Resident {
+    fn drop(&mut self) {
+        self.room.used.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
 }
 
 /// What the operating system refused.
@@ -69,8 +113,8 @@ fn header(name: &BodiesName, row: &GroupRow) -> Result<Vec<u8>, StorageError> {
 }
 
 impl IndexFolder {
-    pub(crate) fn new(folder: PathBuf) -> Self {
-        Self { folder }
+    pub(crate) fn new(folder: PathBuf, memory: u64) -> Self {
+        Self { folder, room: Arc::new(Room { limit: memory, used: AtomicU64::new(0) }) }
     }
 
     fn path(&self, name: &BodiesName) -> PathBuf {
@@ -93,12 +137,17 @@ impl IndexFolder {
             .map_err(|error| refused(&error, "bodies of a group"))
     }
 
-    /// Maps bodies; `None` if the file is missing or is not what was written.
+    /// Reads bodies into memory while there is room, otherwise maps them; `None` if the file is missing or is not what was
+    /// written.
     pub(crate) fn map(&self, name: &BodiesName, row: &GroupRow) -> Option<Bodies> {
         let words = usize::try_from(row.words).ok()?;
-        let mapped = MappedWords::open(&self.path(name), HEADER, words).ok()?;
-        let whole = mapped.header() == header(name, row).ok()? && checksum(mapped.as_ref()) == row.checksum;
-        whole.then(|| Bodies::shared(Arc::new(mapped)))
+        let (path, header) = (self.path(name), header(name, row).ok()?);
+        let whole = |found: &[u8], words: &[u32]| found == header && checksum(words) == row.checksum;
+        if let Some(resident) = self.room.read(&path, words) {
+            return whole(resident.words.header(), resident.as_ref()).then(|| Bodies::shared(Arc::new(resident)));
+        }
+        let mapped = MappedWords::open(&path, HEADER, words).ok()?;
+        whole(mapped.header(), mapped.as_ref()).then(|| Bodies::shared(Arc::new(mapped)))
     }
 
     /// Removes a file. One that cannot be removed now is removed by [`keep_only`](Self::keep_only).
@@ -133,8 +182,8 @@ mod tests {
     use veilmatch_domain::{CollectionId, Epoch, GroupId, Revision};
     use veilmatch_glwe::Layout;
 
-    fn stored(folder: &Path, collection: &str) -> (IndexFolder, BodiesName, GroupRow, PathBuf) {
-        let index = IndexFolder::new(folder.join("index"));
+    fn stored(folder: &Path, collection: &str, memory: u64) -> (IndexFolder, BodiesName, GroupRow, PathBuf) {
+        let index = IndexFolder::new(folder.join("index"), memory);
         let name =
             BodiesName { collection: CollectionId::new(collection).unwrap(), group: GroupId(3), revision: Revision(1) };
         let words: Vec<u32> = (0..700).collect();
@@ -159,8 +208,30 @@ mod tests {
 
     #[test]
     fn any_flipped_bit_any_cut_and_any_other_file_is_damage() {
+        for memory in [0, u64::MAX] {
+            every_damage_is_found(memory);
+        }
+    }
+
+    #[test]
+    fn memory_is_bounded_and_given_back() {
         let folder = tempfile::tempdir().unwrap();
-        let (index, name, row, path) = stored(folder.path(), "faces");
+        let (index, name, row, path) = stored(folder.path(), "faces", 2 * 700 * 4);
+        let used = || index.room.used.load(Ordering::Relaxed);
+        let two: Vec<Bodies> = (0..2).filter_map(|_| index.map(&name, &row)).collect();
+        let third = index.map(&name, &row).unwrap();
+        assert_eq!((two.len(), used()), (2, 2 * 700 * 4), "the third is mapped");
+        assert_eq!(third, two[0]);
+        drop(two);
+        assert_eq!(used(), 0);
+        std::fs::remove_file(path).unwrap();
+        assert!(index.map(&name, &row).is_none());
+        assert_eq!(used(), 0, "what could not be read takes no room");
+    }
+
+    fn every_damage_is_found(memory: u64) {
+        let folder = tempfile::tempdir().unwrap();
+        let (index, name, row, path) = stored(folder.path(), "faces", memory);
         let whole = std::fs::read(&path).unwrap();
         assert_eq!(whole.len(), HEADER + 700 * 4);
         for bit in (0..whole.len() * 8).step_by(61) {
@@ -188,7 +259,7 @@ mod tests {
     fn no_collection_leads_out_of_the_folder() {
         let folder = tempfile::tempdir().unwrap();
         for collection in ["..", ".", "...", ".hidden", "a:b@c"] {
-            let (index, _, _, path) = stored(folder.path(), collection);
+            let (index, _, _, path) = stored(folder.path(), collection, 0);
             let real = path.canonicalize().unwrap();
             assert_eq!(real.parent().unwrap().parent().unwrap(), index.folder.canonicalize().unwrap(), "{collection}");
         }
@@ -197,7 +268,7 @@ mod tests {
     #[test]
     fn what_is_not_named_goes() {
         let folder = tempfile::tempdir().unwrap();
-        let (index, name, row, path) = stored(folder.path(), "faces");
+        let (index, name, row, path) = stored(folder.path(), "faces", u64::MAX);
         let later = BodiesName { revision: Revision(2), ..name.clone() };
         index.write(&later, &row, &(0..700).collect::<Vec<u32>>()).unwrap();
         std::fs::write(path.with_extension("new"), "half a fi").unwrap();

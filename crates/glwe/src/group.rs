@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
-use veilmatch_domain::{Epoch, GroupId, Part, Revision};
-use veilmatch_kernels::{PackingError, Ring, ScanProbe, pack, packed_bytes, scan_bodies, to_bytes, unpack};
+use rayon::prelude::*;
+use veilmatch_domain::{Dimension, Epoch, GroupId, Part, Revision};
+use veilmatch_kernels::{
+    BodyLayout, Kernel, LengthError, PackingError, Ring, ScanProbe, pack, packed_bytes, scan, to_bytes, unpack,
+};
 use veilmatch_secret::{Digest, Hasher};
 
 use crate::{GroupSums, Layout, Masks, Parameters, PartPayload};
@@ -101,7 +104,7 @@ pub struct PackedGroup {
     pub epoch: Epoch,
     /// Its layout.
     pub layout: Layout,
-    /// J·r·N residues; body (j, k) at (j·r + k)·N, transformed.
+    /// J·r·N transformed residues in the order of the scan ([`BodyLayout`]).
     pub bodies: Bodies,
 }
 
@@ -110,6 +113,19 @@ pub struct PackedGroup {
 pub struct Bodies(Arc<dyn AsRef<[u32]> + Send + Sync>);
 
 impl Bodies {
+    /// The bodies of a group, J·r·N transformed residues with body (j, k) at (j·r + k)·N, put into the order of the scan.
+    ///
+    /// # Errors
+    /// [`LengthError`] if there is another number of residues.
+    pub fn arranged(
+        parameters: &Parameters,
+        layout: Layout,
+        dimension: Dimension,
+        natural: &[u32],
+    ) -> Result<Self, LengthError> {
+        Ok(body_layout(parameters, layout, layout.blocks(dimension))?.arrange(natural)?.into())
+    }
+
     /// Residues that somebody else owns, a mapped file say.
     #[must_use]
     pub fn shared(owner: Arc<dyn AsRef<[u32]> + Send + Sync>) -> Self {
@@ -162,23 +178,64 @@ impl ProbeCiphertext {
     }
 }
 
+fn body_layout(parameters: &Parameters, layout: Layout, blocks: usize) -> Result<BodyLayout, LengthError> {
+    BodyLayout::new(parameters.degree, parameters.modulus, blocks, layout.rank())
+}
+
+impl ProbeCiphertext {
+    /// The probe in the order of the scan, prepared once for all groups of its block width.
+    ///
+    /// # Errors
+    /// [`LengthError`] if masks and bodies are not equally many polynomials.
+    pub fn prepare(&self, ring: &Ring) -> Result<ScanProbe, LengthError> {
+        ScanProbe::new(ring, &[&self.masks, &self.bodies])
+    }
+}
+
 impl PackedGroup {
     /// The matcher's side of the scan of this group: A_k whole, B_k folded to N/β values; nothing is transformed back.
-    #[must_use]
-    pub fn scan(&self, parameters: &Parameters, ring: &Ring, probe: &ProbeCiphertext) -> GroupSums {
-        let scanned = ScanProbe { masks: &probe.masks, bodies: &probe.bodies };
-        let (a, b) = scan_bodies(ring, scanned, &self.bodies, self.layout.rank());
-        let mut scores = Vec::with_capacity(self.layout.capacity(parameters));
-        if let Some(folding) = ring.folding(self.layout.beta()) {
-            for mut body in b {
-                scores.extend_from_slice(ring.fold(folding, &mut body));
-            }
-        }
-        GroupSums {
-            group: self.group,
-            revision: self.revision,
-            masks: to_bytes(&a.concat()),
-            scores: to_bytes(&scores),
-        }
+    ///
+    /// # Errors
+    /// As [`scan_groups`].
+    pub fn scan(
+        &self,
+        parameters: &Parameters,
+        ring: &Ring,
+        probe: &ProbeCiphertext,
+    ) -> Result<GroupSums, LengthError> {
+        let mut sums = scan_groups(parameters, ring, &probe.prepare(ring)?, &[self])?;
+        sums.pop().ok_or(LengthError)
     }
+}
+
+/// The matcher's side of the scan of groups of one block width (DESIGN 3.5), in their order. Uses the current rayon pool.
+///
+/// # Errors
+/// [`LengthError`] if a group's bodies or the probe do not fit its layout.
+pub fn scan_groups(
+    parameters: &Parameters,
+    ring: &Ring,
+    probe: &ScanProbe,
+    groups: &[&PackedGroup],
+) -> Result<Vec<GroupSums>, LengthError> {
+    let kernel = Kernel::detect();
+    let mut sums = Vec::with_capacity(groups.len());
+    // Neighbours of one layout are scanned together.
+    for alike in groups.chunk_by(|a, b| a.layout == b.layout) {
+        let Some(layout) = alike.first().map(|group| group.layout) else { continue };
+        let bodies: Vec<&[u32]> = alike.iter().map(|group| &*group.bodies).collect();
+        let scanned = scan(kernel, ring, body_layout(parameters, layout, probe.blocks())?, probe, &bodies)?;
+        let half = layout.rank() * parameters.degree;
+        let folding = ring.folding(layout.beta()).ok_or(LengthError)?;
+        let of_group = |(group, mut sums): (&&PackedGroup, Vec<u32>)| {
+            let (a, b) = sums.split_at_mut(half);
+            let mut scores = Vec::with_capacity(layout.capacity(parameters));
+            for body in b.chunks_exact_mut(parameters.degree) {
+                scores.extend_from_slice(ring.fold(folding, body));
+            }
+            GroupSums { group: group.group, revision: group.revision, masks: to_bytes(a), scores: to_bytes(&scores) }
+        };
+        sums.extend(alike.par_iter().zip(scanned).map(of_group).collect::<Vec<_>>());
+    }
+    Ok(sums)
 }

@@ -21,7 +21,7 @@ mod placement;
 
 pub use group::{
     Bodies, CiphertextError, PackedGroup, ProbeCiphertext, body_digest, decode_polynomials, encode_polynomials,
-    sum_parts,
+    scan_groups, sum_parts,
 };
 pub use layout::{Layout, LayoutError, MAX_RANK, SlotPlace};
 pub use masks::{MaskSeed, Masks, uniform_polynomial, uniform_residues};

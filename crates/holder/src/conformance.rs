@@ -12,10 +12,10 @@ use veilmatch_domain::{
     SubjectId, TemplateVersion, Threshold, Timestamp,
 };
 use veilmatch_glwe::{
-    GLWE_2048_V1, Layout, MaskSeed, PackedGroup, Parameters, ProbeCiphertext, decision_noise, score_noise,
+    Bodies, GLWE_2048_V1, Layout, MaskSeed, PackedGroup, Parameters, ProbeCiphertext, decision_noise, score_noise,
     uniform_residues,
 };
-use veilmatch_kernels::Ring;
+use veilmatch_kernels::{BodyLayout, Ring};
 use veilmatch_mpc::PairwiseSeeds;
 use veilmatch_sealed::{
     Associated, ClientSigningKey, HolderPublicKey, SealedTemplate, expand_part, quantise, seal, split,
@@ -23,8 +23,8 @@ use veilmatch_sealed::{
 use veilmatch_secret::Seed;
 
 use crate::keys::{EpochKeys, SecretParts};
-use crate::recrypt::{PartOfMember, gallery_part, probe_part};
 use crate::masks::{GroupMasks, MaskRoom};
+use crate::recrypt::{PartOfMember, gallery_part, probe_part};
 use crate::registry::RegisteredGroup;
 use crate::scan_check::{CHECKS, CheckSums, LeftSide, check_sum, coefficients, combine_bodies};
 use crate::scores::{DecodedSums, Factors, ShareInputs, decode_sums, score_shares};
@@ -44,9 +44,16 @@ struct Indexed {
 }
 
 impl Indexed {
-    fn masks(&self) -> std::borrow::Cow<'_, [u32]> {
+    /// The masks as the scan reads them.
+    fn arranged_masks(&self) -> std::borrow::Cow<'_, [u32]> {
         let group = &self.registered;
         group.masks.values(&P, group.layout, group.dimension, &MaskRoom::new(0))
+    }
+
+    /// The masks block by block.
+    fn masks(&self) -> Vec<u32> {
+        let blocks = self.registered.layout.blocks(self.registered.dimension);
+        BodyLayout::new(P.degree, P.modulus, blocks, 1).unwrap().restore(&self.arranged_masks()).unwrap()
     }
 }
 
@@ -154,11 +161,12 @@ impl Glwe {
             layout,
             members: Vec::new(),
             dimension: self.dimension,
-            masks: GroupMasks::expanded(masks, &MaskRoom::new(usize::MAX)),
+            masks: GroupMasks::expanded(&P, &masks, &MaskRoom::new(usize::MAX)),
             check_seed,
             checks,
         };
-        let packed = PackedGroup { group, revision: Revision(0), epoch: Epoch(0), layout, bodies: bodies.into() };
+        let bodies = Bodies::arranged(&P, layout, self.dimension, &bodies).unwrap();
+        let packed = PackedGroup { group, revision: Revision(0), epoch: Epoch(0), layout, bodies };
         self.groups.push(Indexed { packed, registered, slots });
     }
 
@@ -187,7 +195,7 @@ impl Glwe {
 
     /// The matcher's honest sums of a group, decoded as the holders do.
     fn sums(&self, group: &Indexed, probe: &ProbeCiphertext) -> DecodedSums {
-        decode_sums(&P, group.packed.layout, &group.packed.scan(&P, &self.ring, probe)).unwrap()
+        decode_sums(&P, group.packed.layout, &group.packed.scan(&P, &self.ring, probe).unwrap()).unwrap()
     }
 
     fn gallery_secrets(&self, party: Party, layout: Layout) -> Vec<Arc<SecretParts>> {
@@ -216,13 +224,13 @@ impl Glwe {
             ring: &self.ring,
             folding: self.ring.folding(layout.beta()).unwrap(),
             layout,
-            masks: &group.masks(),
-            probe,
+            masks: &group.arranged_masks(),
+            probe: &probe.prepare(&self.ring).unwrap(),
             factors: &Factors::new(&self.ring, &secrets[party.index()], &gallery),
             slots: &ascending,
             threshold,
         };
-        let shares = score_shares(&inputs, sums);
+        let shares = score_shares(&inputs, sums).unwrap();
         let lane = |slot: &usize| ascending.binary_search(&(*slot as u32)).unwrap();
         group.slots.iter().map(|slot| shares.expose()[lane(slot)]).collect()
     }
@@ -241,10 +249,7 @@ impl Glwe {
         let s_0 = whole(secrets.each_ref());
         let (mut d, mut e) = (vec![0u32; n], vec![0u32; n]);
         let masks = group.masks();
-        let blocks = masks
-            .chunks_exact(n)
-            .zip(probe.masks.chunks_exact(n))
-            .zip(probe.bodies.chunks_exact(n));
+        let blocks = masks.chunks_exact(n).zip(probe.masks.chunks_exact(n)).zip(probe.bodies.chunks_exact(n));
         for ((a, pa), pb) in blocks {
             self.ring.multiply_accumulate(&mut d, pb, a);
             self.ring.multiply_accumulate(&mut e, pa, a);
@@ -513,7 +518,7 @@ fn check_vectors_that_are_kept_are_those_of_the_live_groups() {
             layout,
             members: Vec::new(),
             dimension,
-            masks: GroupMasks::expanded(MaskSeed([0; 32]).expand(&P, layout, dimension), &MaskRoom::new(0)),
+            masks: GroupMasks::expanded(&P, &MaskSeed([0; 32]).expand(&P, layout, dimension), &MaskRoom::new(0)),
             check_seed: Seed::from_bytes([0; 32]),
             checks: [vector(0), vector(1)],
         })

@@ -12,6 +12,7 @@ use std::sync::{Arc, OnceLock};
 
 use veilmatch_domain::Dimension;
 use veilmatch_glwe::{Layout, MaskSeed, Masks, Parameters};
+use veilmatch_kernels::BodyLayout;
 
 /// How many bytes of expanded masks a holder keeps, over all collections.
 #[derive(Debug)]
@@ -74,12 +75,12 @@ impl BorshDeserialize for GroupMasks {
 
 impl GroupMasks {
     /// Masks that are expanded already; kept if there is room.
-    pub(crate) fn expanded(masks: Masks, room: &Arc<MaskRoom>) -> Self {
-        let kept = room.reserve(masks.values).map(OnceLock::from).unwrap_or_default();
+    pub(crate) fn expanded(parameters: &Parameters, masks: &Masks, room: &Arc<MaskRoom>) -> Self {
+        let kept = room.reserve(arranged(parameters, &masks.values)).map(OnceLock::from).unwrap_or_default();
         Self { seed: masks.seed, kept }
     }
 
-    /// J·N transformed residues: those that are kept, or expanded anew.
+    /// J·N transformed residues in the order of a scan of rank 1: those that are kept, or expanded anew.
     pub(crate) fn values(
         &self,
         parameters: &Parameters,
@@ -90,12 +91,20 @@ impl GroupMasks {
         if let Some(kept) = self.kept.get() {
             return Cow::Borrowed(&kept.values);
         }
-        match room.reserve(self.seed.expand(parameters, layout, dimension).values) {
+        match room.reserve(arranged(parameters, &self.seed.expand(parameters, layout, dimension).values)) {
             // Of two queries that expand at once, one keeps its values; they are the same.
             Ok(kept) => Cow::Borrowed(&self.kept.get_or_init(|| kept).values),
             Err(values) => Cow::Owned(values),
         }
     }
+}
+
+/// Masks in the order in which a scan reads them as the bodies of a group of rank 1; nothing if they are no whole
+/// polynomials, which the scan refuses.
+fn arranged(parameters: &Parameters, masks: &[u32]) -> Vec<u32> {
+    BodyLayout::new(parameters.degree, parameters.modulus, masks.len() / parameters.degree, 1)
+        .and_then(|layout| layout.arrange(masks))
+        .unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -109,12 +118,14 @@ mod tests {
         let (layout, dimension) = (Layout::new(16, 1).unwrap(), Dimension::new(64).unwrap());
         let bytes = 4 * layout.blocks(dimension) * p.degree;
         let expand = |i: u8| MaskSeed([i; 32]).expand(&p, layout, dimension);
+        let order = |i: u8| arranged(&p, &expand(i).values);
         let room = MaskRoom::new(2 * bytes);
-        let groups: Vec<GroupMasks> = (0..3).map(|i| GroupMasks { seed: expand(i).seed, kept: OnceLock::new() }).collect();
+        let groups: Vec<GroupMasks> =
+            (0..3).map(|i| GroupMasks { seed: expand(i).seed, kept: OnceLock::new() }).collect();
         for _ in 0..2 {
             for (i, group) in groups.iter().enumerate() {
                 let values = group.values(&p, layout, dimension, &room);
-                assert_eq!(*values, *expand(i as u8).values);
+                assert_eq!(*values, *order(i as u8));
                 assert_eq!(matches!(values, Cow::Borrowed(_)), i < 2, "the first two are kept");
             }
             assert_eq!(room.used.load(Ordering::Relaxed), 2 * bytes);
@@ -125,8 +136,8 @@ mod tests {
         assert_eq!(room.used.load(Ordering::Relaxed), bytes);
         let last = groups.next_back().unwrap();
         assert!(matches!(last.values(&p, layout, dimension, &room), Cow::Borrowed(_)));
-        let built = GroupMasks::expanded(expand(9), &room);
+        let built = GroupMasks::expanded(&p, &expand(9), &room);
         assert!(built.kept.get().is_none(), "no room is left");
-        assert_eq!(*built.values(&p, layout, dimension, &room), *expand(9).values);
+        assert_eq!(*built.values(&p, layout, dimension, &room), *order(9));
     }
 }

@@ -262,7 +262,11 @@ mod tests {
                 layout,
                 dimension,
                 members: (from..subjects.min(from + per_group)).enumerate().map(member).collect(),
-                masks: GroupMasks::expanded(Masks { seed: MaskSeed([1; 32]), values: Vec::new() }, &MaskRoom::new(0)),
+                masks: GroupMasks::expanded(
+                    &GLWE_2048_V1,
+                    &Masks { seed: MaskSeed([1; 32]), values: Vec::new() },
+                    &MaskRoom::new(0),
+                ),
                 check_seed: Seed::from_bytes([2; 32]),
                 checks: [vector.clone(), vector.clone()],
             };

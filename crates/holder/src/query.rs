@@ -31,7 +31,7 @@ use veilmatch_glwe::{
     FromHolder, GroupSums, Layout, Masks, Parameters, PartPayload, ProbeCiphertext, ProbeShape, body_digest,
     decode_polynomials, encode_polynomials,
 };
-use veilmatch_kernels::{Ring, to_bytes};
+use veilmatch_kernels::{Ring, ScanProbe, to_bytes};
 use veilmatch_mpc::{
     Answer, Lanes, NormBounds, PairwiseSeeds, Question, decision_circuit, norm_circuit, norm_inputs, read_answer,
     read_norm,
@@ -139,8 +139,12 @@ impl Sharing {
             .iter()
             .map(|(epoch, secrets)| (*epoch, Factors::new(&self.ring, &self.probe_secret, secrets)))
             .collect();
-        let parts: Vec<OfGroup> =
-            work.par_iter().map(|(served, sums)| self.group(served, sums, &factors)).collect::<Result<_, _>>()?;
+        let mut prepared: BTreeMap<usize, ScanProbe> = BTreeMap::new();
+        for (&beta, probe) in &self.probes {
+            prepared.insert(beta, probe.ciphertext.prepare(&self.ring).map_err(|_| HolderError::BadSlots)?);
+        }
+        let of_group = |(served, sums): &(&ServedGroup, &GroupSums)| self.group(served, sums, &factors, &prepared);
+        let parts: Vec<OfGroup> = work.par_iter().map(of_group).collect::<Result<_, _>>()?;
 
         for (&beta, probe) in &self.probes {
             let folding = self.ring.folding(beta).ok_or(HolderError::BadSlots)?;
@@ -166,6 +170,7 @@ impl Sharing {
         served: &ServedGroup,
         sums: &GroupSums,
         factors: &BTreeMap<Epoch, Factors>,
+        probes: &BTreeMap<usize, ScanProbe>,
     ) -> Result<OfGroup, HolderError> {
         let (group, layout) = (&served.group, served.group.layout);
         let decoded = decode_sums(&self.parameters, layout, sums)?;
@@ -176,7 +181,7 @@ impl Sharing {
             .bytes(&sums.scores)
             .digest();
         let folding = self.ring.folding(layout.beta()).ok_or(HolderError::BadSlots)?;
-        let (Some(probe), Some(factors)) = (self.probes.get(&layout.beta()), factors.get(&group.epoch)) else {
+        let (Some(probe), Some(factors)) = (probes.get(&layout.beta()), factors.get(&group.epoch)) else {
             return Err(HolderError::BadSlots);
         };
         let mut left = LeftSide::empty(&self.ring, folding);
@@ -189,12 +194,13 @@ impl Sharing {
             folding,
             layout,
             masks: &masks,
-            probe: &probe.ciphertext,
+            probe,
             factors,
             slots: &served.slots,
             threshold: self.threshold,
         };
-        Ok(OfGroup { shares: score_shares(&inputs, &decoded), left, digest })
+        let shares = score_shares(&inputs, &decoded).map_err(|_| HolderError::BadSlots)?;
+        Ok(OfGroup { shares, left, digest })
     }
 
     /// H(session ‖ signed request ‖ registry ‖ probe ‖ groups, revisions, A, B): everything the answer depends on.
@@ -349,8 +355,7 @@ impl Query {
 
     /// Takes the matcher's sums; once.
     pub(crate) fn sums(&mut self, state: &mut State, groups: Vec<GroupSums>) -> Result<(), HolderError> {
-        if self.early_sums.is_some()
-            || matches!(self.phase, Phase::Computing(_) | Phase::Decision(_) | Phase::Finished)
+        if self.early_sums.is_some() || matches!(self.phase, Phase::Computing(_) | Phase::Decision(_) | Phase::Finished)
         {
             return Err(HolderError::SessionSpent(self.channel.session));
         }
@@ -400,7 +405,9 @@ impl Query {
                     match deciding.run.advance(state, &mut self.channel)? {
                         Running::Waiting => return Ok(()),
                         // What is missing comes in a later message, or never.
-                        Running::ReadyToOpen(_) if !deciding.agreed || !matches!(self.norm, Norm::Fits) => return Ok(()),
+                        Running::ReadyToOpen(_) if !deciding.agreed || !matches!(self.norm, Norm::Fits) => {
+                            return Ok(());
+                        }
                         Running::ReadyToOpen(stage) => {
                             let event = AuditEvent::Opening {
                                 client: self.associated.client.clone(),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use veilmatch_domain::{Party, Threshold};
 use veilmatch_glwe::{GLWE_2048_V1, Layout, Parameters, ProbeCiphertext, place_gallery, place_probe};
-use veilmatch_kernels::{Ring, ScanProbe, scan_bodies};
+use veilmatch_kernels::{BodyLayout, Ring, scan_reference};
 use veilmatch_secret::Secret;
 
 use crate::keys::SecretParts;
@@ -95,7 +95,9 @@ fn every_step_agrees_with_the_reference_program() {
     }
 
     // The matcher's sums.
-    let (a, b) = scan_bodies(&ring, ScanProbe { masks: &probe_masks, bodies: &probe_bodies }, &bodies, r);
+    let sums = scan_reference(&ring, r, &[&probe_masks, &probe_bodies], &bodies).unwrap();
+    let polynomials: Vec<Vec<u32>> = sums.chunks_exact(n).map(<[u32]>::to_vec).collect();
+    let (a, b) = polynomials.split_at(r);
     for k in 0..r {
         assert_eq!(coefficients_of(&ring, &a[k]), v.get(&format!("A.{k}")));
         assert_eq!(coefficients_of(&ring, &b[k]), v.get(&format!("B.{k}")));
@@ -123,6 +125,8 @@ fn every_step_agrees_with_the_reference_program() {
         own: Secret::new(v.ntt(&ring, &format!("{name}.{i}"))),
         next: Secret::new(v.ntt(&ring, &format!("{name}.{}", (i + 1) % 3))),
     };
+    let prepared = probe.prepare(&ring).unwrap();
+    let masks = BodyLayout::new(n, ring.modulus(), blocks, 1).unwrap().arrange(&masks).unwrap();
     let slots: Vec<u32> = (0..(r * positions) as u32).collect();
     for party in Party::ALL {
         let i = party.index();
@@ -134,12 +138,12 @@ fn every_step_agrees_with_the_reference_program() {
             folding,
             layout,
             masks: &masks,
-            probe: &probe,
+            probe: &prepared,
             factors: &Factors::new(&ring, &parts("s0", i), &gallery),
             slots: &slots,
             threshold: Threshold::new(0.0).unwrap(),
         };
-        let shares = score_shares(&inputs, &sums);
+        let shares = score_shares(&inputs, &sums).unwrap();
         let expected: Vec<u64> = (0..r)
             .flat_map(|k| v.get(&format!("share.{k}.{i}")).iter().map(|&share| parameters.to_decision_torus(share)))
             .collect();

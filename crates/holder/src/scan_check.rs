@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use veilmatch_domain::GroupId;
 use veilmatch_glwe::{Layout, Parameters, ProbeCiphertext, uniform_residues};
-use veilmatch_kernels::{Folding, Ring, ScanProbe, scan_bodies};
+use veilmatch_kernels::{Folding, Ring};
 use veilmatch_secret::{Label, Seed};
 
 use crate::registry::RegisteredGroup;
@@ -160,13 +160,20 @@ impl LeftSide {
 
     /// Whether this is what the registered check vectors say: Σ_j p_j·ΣC_j for the probe's masks, and for its bodies.
     pub(crate) fn agrees(&self, ring: &Ring, folding: &Folding, probe: &ProbeCiphertext, sum: &CheckSum) -> bool {
-        // The check vectors lie as the bodies of a group of rank κ do, and the sums are those of the scan.
-        let scanned = ScanProbe { masks: &probe.masks, bodies: &probe.bodies };
-        let (masks, bodies) = scan_bodies(ring, scanned, sum, CHECKS);
-        let mut scores = Vec::with_capacity(self.scores.len());
-        for mut body in bodies {
-            scores.extend_from_slice(ring.fold(folding, &mut body));
+        let n = ring.degree();
+        let (mut masks, mut scores) = (vec![0u32; CHECKS * n], Vec::with_capacity(self.scores.len()));
+        let mut bodies = vec![0u32; CHECKS * n];
+        let blocks = sum.chunks_exact(CHECKS * n).zip(probe.masks.chunks_exact(n).zip(probe.bodies.chunks_exact(n)));
+        for (vectors, (mask, body)) in blocks {
+            let sums = masks.chunks_exact_mut(n).zip(bodies.chunks_exact_mut(n));
+            for ((masks, bodies), vector) in sums.zip(vectors.chunks_exact(n)) {
+                ring.multiply_accumulate(masks, mask, vector);
+                ring.multiply_accumulate(bodies, body, vector);
+            }
         }
-        self.masks == masks.concat() && self.scores == scores
+        for body in bodies.chunks_exact_mut(n) {
+            scores.extend_from_slice(ring.fold(folding, body));
+        }
+        self.masks == masks && self.scores == scores
     }
 }

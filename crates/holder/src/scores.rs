@@ -11,8 +11,8 @@
 use std::sync::Arc;
 
 use veilmatch_domain::{Party, Threshold};
-use veilmatch_glwe::{GroupSums, Layout, Parameters, ProbeCiphertext};
-use veilmatch_kernels::{Folding, Ring, ScanProbe, from_bytes, scan_bodies};
+use veilmatch_glwe::{GroupSums, Layout, Parameters};
+use veilmatch_kernels::{BodyLayout, Folding, Kernel, LengthError, Ring, ScanProbe, from_bytes, scan};
 use veilmatch_secret::Secret;
 
 use crate::HolderError;
@@ -69,10 +69,15 @@ impl Factors {
 }
 
 /// D and E of a group: the scan of its masks as if they were the bodies of a group of rank 1.
-fn mask_sums(ring: &Ring, probe: &ProbeCiphertext, masks: &[u32]) -> [Vec<u32>; 2] {
-    let scanned = ScanProbe { masks: &probe.masks, bodies: &probe.bodies };
-    let (e, d) = scan_bodies(ring, scanned, masks, 1);
-    [d.concat(), e.concat()]
+///
+/// # Errors
+/// [`LengthError`] unless masks and probe have equally many polynomials.
+fn mask_sums(ring: &Ring, probe: &ScanProbe, masks: &[u32]) -> Result<[Vec<u32>; 2], LengthError> {
+    let layout = BodyLayout::new(ring.degree(), ring.modulus(), probe.blocks(), 1)?;
+    let mut sums = scan(Kernel::detect(), ring, layout, probe, &[masks])?;
+    let mut e = sums.pop().ok_or(LengthError)?;
+    let d = e.split_off(ring.degree());
+    Ok([d, e])
 }
 
 /// What the shares of one group are computed from, but for its sums.
@@ -82,9 +87,9 @@ pub(crate) struct ShareInputs<'a> {
     pub(crate) ring: &'a Ring,
     pub(crate) folding: &'a Folding,
     pub(crate) layout: Layout,
-    /// The group's masks a_j.
+    /// The group's masks a_j, in the order of a scan of rank 1.
     pub(crate) masks: &'a [u32],
-    pub(crate) probe: &'a ProbeCiphertext,
+    pub(crate) probe: &'a ScanProbe,
     pub(crate) factors: &'a Factors,
     /// The slots that are compared, ascending.
     pub(crate) slots: &'a [u32],
@@ -93,10 +98,13 @@ pub(crate) struct ShareInputs<'a> {
 
 /// This holder's additive shares of the scores of the chosen slots of one group, on the decision torus, with the
 /// threshold subtracted (at K_0): one value below 2^w per slot, in the order of `slots`.
-pub(crate) fn score_shares(inputs: &ShareInputs<'_>, sums: &DecodedSums) -> Secret<Vec<u64>> {
+///
+/// # Errors
+/// [`LengthError`] unless masks and probe have equally many polynomials.
+pub(crate) fn score_shares(inputs: &ShareInputs<'_>, sums: &DecodedSums) -> Result<Secret<Vec<u64>>, LengthError> {
     let ShareInputs { party, parameters, ring, folding, layout, .. } = *inputs;
     let (n, positions) = (parameters.degree, folding.points());
-    let [d, e] = mask_sums(ring, inputs.probe, inputs.masks);
+    let [d, e] = mask_sums(ring, inputs.probe, inputs.masks)?;
     let (at_k0, torus) = (party == Party::K0, (parameters.decision_modulus() - 1) as u32);
     let offset = if at_k0 { parameters.threshold_units(inputs.threshold, layout) as u32 } else { 0 };
     let mut shares = Secret::new(Vec::with_capacity(inputs.slots.len()));
@@ -129,5 +137,5 @@ pub(crate) fn score_shares(inputs: &ShareInputs<'_>, sums: &DecodedSums) -> Secr
             shares.expose_mut().extend(picked.map(subtracted));
         }
     }
-    shares
+    Ok(shares)
 }

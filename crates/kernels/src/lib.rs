@@ -2,10 +2,10 @@
 //!
 //! Residues are canonical (`0 ≤ x < q < 2^31`) in `u32`. The transform comes from `tfhe-ntt`; its output is in
 //! bit-reversed order on every instruction set, which matters because transformed values travel between parties.
-//! This room holds the scalar reference of the scan; vector kernels will be compared with it. It contains no
-//! unsafe code yet.
+//! This is the room of unsafe code: vector kernels stand behind a plain reference that one suite compares them with.
 
 mod accumulator;
+pub mod baseline;
 mod folding;
 mod packing;
 mod pointwise;
@@ -17,7 +17,7 @@ pub use folding::Folding;
 pub use packing::{PackingError, from_bytes, pack, packed_bytes, to_bytes, unpack};
 pub use pointwise::round_to_power_of_two;
 pub use ring::Ring;
-pub use scan::{ScanProbe, scan_bodies};
+pub use scan::{BodyLayout, Kernel, LengthError, ScanProbe, TILE, scan, scan_reference};
 
 #[cfg(test)]
 mod tests_support {

@@ -1,4 +1,5 @@
-//! Files of words that are written once and read through memory maps: the one place that needs `unsafe` for them.
+//! Files of words that are written once and read through memory maps, or into memory of huge pages: the one place that
+//! needs `unsafe` for them.
 //!
 //! **Invariant.** A file that is mapped never changes: its bytes are complete and synced before it gets its name, and
 //! under that name it is only ever read or unlinked (a map outlives the unlinking), never written, truncated or
@@ -15,11 +16,11 @@
 )]
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
-use memmap2::{Advice, Mmap};
+use memmap2::{Advice, Mmap, MmapMut};
 
 #[cfg(target_endian = "big")]
 compile_error!("files of words are little-endian, and are read as they lie");
@@ -104,6 +105,51 @@ impl AsRef<[u32]> for MappedWords {
     }
 }
 
+/// A file of words behind a header, read into memory of the process's own: in huge pages where the system grants them,
+/// which a file's pages are not. A scan of the packed index is a third faster so; see docs/performance.md.
+#[derive(Debug)]
+pub struct ResidentWords {
+    header: Vec<u8>,
+    memory: Mmap,
+    bytes: usize,
+}
+
+impl ResidentWords {
+    /// Reads a file with a header of `header` bytes and `words` words behind it.
+    ///
+    /// # Errors
+    /// [`io::Error`]; [`ErrorKind::InvalidData`] if the file has another length, [`ErrorKind::OutOfMemory`] if there
+    /// is no memory.
+    pub fn read(path: &Path, header: usize, words: usize) -> io::Result<Self> {
+        let mut file = File::open(path)?;
+        let bytes = words.checked_mul(WORD).ok_or(ErrorKind::InvalidData)?;
+        if bytes.checked_add(header).map(|e| e as u64) != Some(file.metadata()?.len()) {
+            return Err(ErrorKind::InvalidData.into());
+        }
+        let mut head = vec![0; header];
+        file.read_exact(&mut head)?;
+        // An empty map is refused by the system.
+        let mut memory = MmapMut::map_anon(bytes.max(WORD))?;
+        // Before the first touch, which decides the page's size. A kernel without huge pages loses nothing.
+        let _ = memory.advise(Advice::HugePage);
+        file.read_exact(memory.get_mut(..bytes).ok_or(ErrorKind::InvalidData)?)?;
+        Ok(Self { header: head, memory: memory.make_read_only()?, bytes })
+    }
+
+    /// The header's bytes.
+    #[must_use]
+    pub fn header(&self) -> &[u8] {
+        &self.header
+    }
+}
+
+impl AsRef<[u32]> for ResidentWords {
+    fn as_ref(&self) -> &[u32] {
+        // A map begins at a page, so the words are aligned.
+        bytemuck::try_cast_slice(self.memory.get(..self.bytes).unwrap_or_default()).unwrap_or_default()
+    }
+}
+
 #[expect(unsafe_code, reason = "a memory map is only as constant as its file; the module's invariant says why it is")]
 fn map(file: &File) -> io::Result<Mmap> {
     // SAFETY: by the invariant above, nobody writes, truncates or extends the file while it is mapped.
@@ -133,6 +179,22 @@ mod tests {
         assert_eq!(mapped.header(), [7; 4096]);
         assert_eq!(later.as_ref(), [1, 2, 3]);
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn words_in_memory_are_those_of_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let (temporary, path) = names(&folder);
+        let words: Vec<u32> = (0..1_000_000u32).map(|i| i.wrapping_mul(2_654_435_761)).collect();
+        write_once(&temporary, &path, &[7; 4096], &words).unwrap();
+        let resident = ResidentWords::read(&path, 4096, words.len()).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(resident.as_ref(), words);
+        assert_eq!(resident.header(), [7; 4096]);
+        write_once(&temporary, &path, &[1; 8], &[]).unwrap();
+        assert!(ResidentWords::read(&path, 8, 0).unwrap().as_ref().is_empty());
+        assert_eq!(ResidentWords::read(&path, 8, 1).unwrap_err().kind(), ErrorKind::InvalidData);
+        assert_eq!(ResidentWords::read(&path, 8, usize::MAX).unwrap_err().kind(), ErrorKind::InvalidData);
     }
 
     #[test]

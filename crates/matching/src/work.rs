@@ -4,12 +4,11 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rayon::prelude::*;
-use veilmatch_domain::{CollectionId, Dimension, SessionId, SubjectId};
+use veilmatch_domain::{CollectionId, Dimension, GroupId, SessionId, SubjectId};
 use veilmatch_gallery::{Change, Description, GroupMember, GroupRecord, Intent, IntentId, Storage, StorageError};
 use veilmatch_glwe::{
-    BuildOrder, MaskSeed, Member, PackedGroup, Parameters, ProbeCiphertext, ProbeShape, ToHolder, build_session,
-    sum_parts,
+    Bodies, BuildOrder, MaskSeed, Member, PackedGroup, Parameters, ProbeCiphertext, ProbeShape, ToHolder,
+    build_session, scan_groups, sum_parts,
 };
 
 use crate::MatcherError;
@@ -210,16 +209,18 @@ impl Scan {
             let polynomials = shape.layout.blocks(self.dimension);
             let bodies = sum_parts(&parameters, &ring, polynomials, &borrowed(&copies))?;
             let masks = seed.expand(&parameters, shape.layout, self.dimension);
-            probes.push((shape.layout.beta(), ProbeCiphertext::new(masks, bodies)));
+            let probe = ProbeCiphertext::new(masks, bodies).prepare(&ring);
+            probes.push((shape.layout.beta(), probe.map_err(|_| MatcherError::MalformedRequest)?));
         }
-        let groups = self
-            .groups
-            .par_iter()
-            .filter_map(|record| {
-                let (_, probe) = probes.iter().find(|(beta, _)| *beta == record.packed.layout.beta())?;
-                Some(record.packed.scan(&parameters, &ring, probe))
-            })
-            .collect();
+        let mut groups = Vec::with_capacity(self.groups.len());
+        for (beta, probe) in &probes {
+            let of_width = self.groups.iter().map(|record| &record.packed).filter(|g| g.layout.beta() == *beta);
+            let of_width: Vec<&PackedGroup> = of_width.collect();
+            // A group whose bodies have another length than its layout is damaged.
+            let damaged = || MatcherError::GroupDamaged(of_width.first().map_or(GroupId(0), |g| g.group));
+            groups.extend(scan_groups(&parameters, &ring, probe, &of_width).map_err(|_| damaged())?);
+        }
+        groups.sort_unstable_by_key(|sums| sums.group);
         let sums = ToHolder::Sums { session: self.session, groups };
         Ok(borsh::to_vec(&sums).map_err(|_| MatcherError::MalformedRequest)?.into())
     }
@@ -231,7 +232,9 @@ impl Sum {
         let BuildOrder { group, revision, epoch, layout, replaces, collection, .. } = self.order;
         let polynomials = layout.blocks(self.dimension) * layout.rank();
         let bodies = sum_parts(&self.parameters, &self.parameters.ring(), polynomials, &borrowed(&self.copies))?;
-        let packed = PackedGroup { group, revision, epoch, layout, bodies: bodies.into() };
+        let bodies = Bodies::arranged(&self.parameters, layout, self.dimension, &bodies);
+        let bodies = bodies.map_err(|_| MatcherError::MalformedRequest)?;
+        let packed = PackedGroup { group, revision, epoch, layout, bodies };
         let record = Arc::new(GroupRecord { packed, members: self.members });
         let intent = Intent::Build { collection, record: Arc::clone(&record), replaces };
         Ok((self.id, record, intent))

@@ -52,11 +52,14 @@ pub struct Limits {
     pub scan_threads: u32,
     /// Bytes of a message to or from a key holder.
     pub max_message: ByteSize,
+    /// Bytes of the packed index that are held in memory, in huge pages where the system grants them; what is beyond is
+    /// read through memory maps. Without it: three quarters of the memory that is available at the start.
+    pub index_memory: Option<ByteSize>,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { searches: 256, changes: 256, scan_threads: 0, max_message: ByteSize::mib(256) }
+        Self { searches: 256, changes: 256, scan_threads: 0, max_message: ByteSize::mib(256), index_memory: None }
     }
 }
 

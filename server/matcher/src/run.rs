@@ -126,7 +126,7 @@ impl Bound {
             return Err(RunError::NotTheMatcher { found: security.name().clone() });
         }
         let begun = Instant::now();
-        let storage = Arc::new(DiskStorage::open(&config.data)?);
+        let storage = Arc::new(DiskStorage::open_within(&config.data, index_memory(config.limits.index_memory))?);
         let image = storage.load()?;
         let strict = matches!(config.transport, Transport::Tls(_));
         let register = Register::open(&config.data, config.administrators.clone(), strict)?;
@@ -325,4 +325,16 @@ fn watch(core: Handle, reporter: tonic_health::server::HealthReporter) -> JoinHa
             tokio::time::sleep(Duration::from_millis(500)).await;
         }
     })
+}
+
+/// Bytes of memory for the index: what is configured, or three quarters of what the system says is available; where it
+/// does not say, none, and the index is read through maps.
+fn index_memory(configured: Option<bytesize::ByteSize>) -> u64 {
+    configured.map_or_else(|| available_memory().map_or(0, |bytes| bytes / 4 * 3), |bytes| bytes.as_u64())
+}
+
+fn available_memory() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }

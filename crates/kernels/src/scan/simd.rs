@@ -1,0 +1,240 @@
+//! Vectors of 64-bit lanes behind one trait, so that the scan is written once and tested on every machine.
+//!
+//! A vector holds residues of 32 bits, two per lane, in `PAIRS` parts of four lanes. Products take the lower residue of each
+//! lane; the upper ones are brought down with [`Simd::upper`]. Only instructions differ between the implementations.
+
+use super::HALF;
+
+/// Operations on vectors.
+///
+/// # Safety
+/// Every function may only be called where the instruction set of the implementation is there, and inlined into a
+/// function that enables it. Pointers must be valid for the words that are read or written; they need no alignment.
+pub(super) unsafe trait Simd: Copy {
+    /// A vector.
+    type V: Copy;
+    /// Parts of a vector: each has two bodies side by side, lane by lane.
+    const PAIRS: usize;
+
+    /// Eight words per part.
+    unsafe fn load(from: *const u32) -> Self::V;
+    /// The same eight words in every part.
+    unsafe fn load_probe(from: *const u32) -> Self::V;
+    /// The lower words of the first part, the upper ones `stride` words behind, and so on with the next part.
+    unsafe fn store(to: *mut u32, stride: usize, v: Self::V);
+    /// Asks for the cache line of an address, which need not be valid.
+    unsafe fn prefetch(at: *const u32);
+    /// The same 64 bits in every lane.
+    unsafe fn splat(value: u64) -> Self::V;
+    /// Signed product of the lower halves.
+    unsafe fn multiply_signed(a: Self::V, b: Self::V) -> Self::V;
+    /// Unsigned product of the lower halves.
+    unsafe fn multiply(a: Self::V, b: Self::V) -> Self::V;
+    /// 64-bit sum.
+    unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
+    /// The upper half of each lane, moved down; zeros above.
+    unsafe fn upper(a: Self::V) -> Self::V;
+    /// The lower half of each lane, moved up; zeros below.
+    unsafe fn raise(a: Self::V) -> Self::V;
+    unsafe fn and(a: Self::V, b: Self::V) -> Self::V;
+    unsafe fn or(a: Self::V, b: Self::V) -> Self::V;
+    /// Difference of 32-bit residues.
+    unsafe fn subtract_words(a: Self::V, b: Self::V) -> Self::V;
+    /// Smaller of unsigned 32-bit residues.
+    unsafe fn smaller_words(a: Self::V, b: Self::V) -> Self::V;
+    /// The lower half of each lane of `a` under the upper half of `b`.
+    unsafe fn join(a: Self::V, b: Self::V) -> Self::V;
+    /// 32-bit residues moved down by 28 bits.
+    unsafe fn words_down_28(a: Self::V) -> Self::V;
+    /// 32-bit residues moved up by 4 bits.
+    unsafe fn words_up_4(a: Self::V) -> Self::V;
+}
+
+/// Plain Rust on arrays, for machines without the others, and for tests on machines without the instructions.
+#[derive(Clone, Copy)]
+pub(super) struct Portable;
+
+#[inline(always)]
+fn lanes(f: impl Fn(usize) -> u64) -> [u64; 4] {
+    [f(0), f(1), f(2), f(3)]
+}
+
+#[inline(always)]
+fn words(f: impl Fn(u32, u32) -> u32, a: [u64; 4], b: [u64; 4]) -> [u64; 4] {
+    lanes(|i| {
+        let upper = f((a[i] >> 32) as u32, (b[i] >> 32) as u32);
+        u64::from(f(a[i] as u32, b[i] as u32)) | u64::from(upper) << 32
+    })
+}
+
+// SAFETY: needs no instruction set.
+unsafe impl Simd for Portable {
+    type V = [u64; 4];
+    const PAIRS: usize = 1;
+
+    #[inline(always)]
+    unsafe fn load(from: *const u32) -> Self::V {
+        // SAFETY: eight words by the contract.
+        let word = |i| u64::from(unsafe { from.add(i).read() });
+        const { assert!(HALF == 4, "four lanes hold the points of half a tile") };
+        lanes(|i| word(2 * i) | word(2 * i + 1) << 32)
+    }
+    #[inline(always)]
+    unsafe fn load_probe(from: *const u32) -> Self::V {
+        // SAFETY: the caller's.
+        unsafe { Self::load(from) }
+    }
+    #[inline(always)]
+    unsafe fn store(to: *mut u32, stride: usize, v: Self::V) {
+        for (i, lane) in v.into_iter().enumerate() {
+            // SAFETY: four words at each place, by the contract.
+            unsafe {
+                to.add(i).write(lane as u32);
+                to.add(stride + i).write((lane >> 32) as u32);
+            }
+        }
+    }
+    #[inline(always)]
+    unsafe fn prefetch(_at: *const u32) {}
+    #[inline(always)]
+    unsafe fn splat(value: u64) -> Self::V {
+        [value; 4]
+    }
+    #[inline(always)]
+    unsafe fn multiply_signed(a: Self::V, b: Self::V) -> Self::V {
+        lanes(|i| (i64::from(a[i] as i32) * i64::from(b[i] as i32)) as u64)
+    }
+    #[inline(always)]
+    unsafe fn multiply(a: Self::V, b: Self::V) -> Self::V {
+        lanes(|i| u64::from(a[i] as u32) * u64::from(b[i] as u32))
+    }
+    #[inline(always)]
+    unsafe fn add(a: Self::V, b: Self::V) -> Self::V {
+        lanes(|i| a[i].wrapping_add(b[i]))
+    }
+    #[inline(always)]
+    unsafe fn upper(a: Self::V) -> Self::V {
+        lanes(|i| a[i] >> 32)
+    }
+    #[inline(always)]
+    unsafe fn raise(a: Self::V) -> Self::V {
+        lanes(|i| a[i] << 32)
+    }
+    #[inline(always)]
+    unsafe fn and(a: Self::V, b: Self::V) -> Self::V {
+        lanes(|i| a[i] & b[i])
+    }
+    #[inline(always)]
+    unsafe fn or(a: Self::V, b: Self::V) -> Self::V {
+        lanes(|i| a[i] | b[i])
+    }
+    #[inline(always)]
+    unsafe fn join(a: Self::V, b: Self::V) -> Self::V {
+        lanes(|i| a[i] & 0xffff_ffff | b[i] & 0xffff_ffff_0000_0000)
+    }
+    #[inline(always)]
+    unsafe fn subtract_words(a: Self::V, b: Self::V) -> Self::V {
+        words(u32::wrapping_sub, a, b)
+    }
+    #[inline(always)]
+    unsafe fn smaller_words(a: Self::V, b: Self::V) -> Self::V {
+        words(u32::min, a, b)
+    }
+    #[inline(always)]
+    unsafe fn words_down_28(a: Self::V) -> Self::V {
+        words(|x, _| x >> 28, a, a)
+    }
+    #[inline(always)]
+    unsafe fn words_up_4(a: Self::V) -> Self::V {
+        words(|x, _| x << 4, a, a)
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+pub(super) mod x86 {
+    use super::Simd;
+    use std::arch::x86_64::*;
+
+    macro_rules! intrinsics {
+        ($(fn $name:ident($($arg:ident: $type:ty),*) -> $out:ty = $body:expr;)*) => {
+            $(
+                #[inline(always)]
+                unsafe fn $name($($arg: $type),*) -> $out {
+                    // SAFETY: the caller has the instruction set and valid pointers, by the contract of the trait.
+                    unsafe { $body }
+                }
+            )*
+        };
+    }
+
+    /// 256-bit vectors.
+    #[derive(Clone, Copy)]
+    pub(in crate::scan) struct Avx2;
+
+    // SAFETY: AVX2 instructions alone.
+    unsafe impl Simd for Avx2 {
+        type V = __m256i;
+        const PAIRS: usize = 1;
+
+        intrinsics! {
+            fn load(from: *const u32) -> __m256i = _mm256_loadu_si256(from.cast());
+            fn load_probe(from: *const u32) -> __m256i = _mm256_loadu_si256(from.cast());
+            fn store(to: *mut u32, stride: usize, v: __m256i) -> () = {
+                let apart = _mm256_permutevar8x32_epi32(v, _mm256_setr_epi32(0, 2, 4, 6, 1, 3, 5, 7));
+                _mm_storeu_si128(to.cast(), _mm256_castsi256_si128(apart));
+                _mm_storeu_si128(to.add(stride).cast(), _mm256_extracti128_si256::<1>(apart))
+            };
+            fn prefetch(at: *const u32) -> () = _mm_prefetch::<_MM_HINT_T0>(at.cast());
+            fn splat(value: u64) -> __m256i = _mm256_set1_epi64x(value as i64);
+            fn multiply_signed(a: __m256i, b: __m256i) -> __m256i = _mm256_mul_epi32(a, b);
+            fn multiply(a: __m256i, b: __m256i) -> __m256i = _mm256_mul_epu32(a, b);
+            fn add(a: __m256i, b: __m256i) -> __m256i = _mm256_add_epi64(a, b);
+            fn upper(a: __m256i) -> __m256i = _mm256_srli_epi64::<32>(a);
+            fn raise(a: __m256i) -> __m256i = _mm256_slli_epi64::<32>(a);
+            fn and(a: __m256i, b: __m256i) -> __m256i = _mm256_and_si256(a, b);
+            fn or(a: __m256i, b: __m256i) -> __m256i = _mm256_or_si256(a, b);
+            fn join(a: __m256i, b: __m256i) -> __m256i = _mm256_blend_epi32::<0b1010_1010>(a, b);
+            fn subtract_words(a: __m256i, b: __m256i) -> __m256i = _mm256_sub_epi32(a, b);
+            fn smaller_words(a: __m256i, b: __m256i) -> __m256i = _mm256_min_epu32(a, b);
+            fn words_down_28(a: __m256i) -> __m256i = _mm256_srli_epi32::<28>(a);
+            fn words_up_4(a: __m256i) -> __m256i = _mm256_slli_epi32::<4>(a);
+        }
+    }
+
+    /// 512-bit vectors.
+    #[derive(Clone, Copy)]
+    pub(in crate::scan) struct Avx512;
+
+    // SAFETY: AVX-512F instructions alone.
+    unsafe impl Simd for Avx512 {
+        type V = __m512i;
+        const PAIRS: usize = 2;
+
+        intrinsics! {
+            fn load(from: *const u32) -> __m512i = _mm512_loadu_si512(from.cast());
+            fn load_probe(from: *const u32) -> __m512i = _mm512_broadcast_i64x4(_mm256_loadu_si256(from.cast()));
+            fn store(to: *mut u32, stride: usize, v: __m512i) -> () = {
+                let order = _mm512_setr_epi32(0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15);
+                let apart = _mm512_permutexvar_epi32(order, v);
+                _mm_storeu_si128(to.cast(), _mm512_extracti32x4_epi32::<0>(apart));
+                _mm_storeu_si128(to.add(stride).cast(), _mm512_extracti32x4_epi32::<1>(apart));
+                _mm_storeu_si128(to.add(2 * stride).cast(), _mm512_extracti32x4_epi32::<2>(apart));
+                _mm_storeu_si128(to.add(3 * stride).cast(), _mm512_extracti32x4_epi32::<3>(apart))
+            };
+            fn prefetch(at: *const u32) -> () = _mm_prefetch::<_MM_HINT_T0>(at.cast());
+            fn splat(value: u64) -> __m512i = _mm512_set1_epi64(value as i64);
+            fn multiply_signed(a: __m512i, b: __m512i) -> __m512i = _mm512_mul_epi32(a, b);
+            fn multiply(a: __m512i, b: __m512i) -> __m512i = _mm512_mul_epu32(a, b);
+            fn add(a: __m512i, b: __m512i) -> __m512i = _mm512_add_epi64(a, b);
+            fn upper(a: __m512i) -> __m512i = _mm512_srli_epi64::<32>(a);
+            fn raise(a: __m512i) -> __m512i = _mm512_slli_epi64::<32>(a);
+            fn and(a: __m512i, b: __m512i) -> __m512i = _mm512_and_si512(a, b);
+            fn or(a: __m512i, b: __m512i) -> __m512i = _mm512_or_si512(a, b);
+            fn join(a: __m512i, b: __m512i) -> __m512i = _mm512_mask_blend_epi32(0b1010_1010_1010_1010, a, b);
+            fn subtract_words(a: __m512i, b: __m512i) -> __m512i = _mm512_sub_epi32(a, b);
+            fn smaller_words(a: __m512i, b: __m512i) -> __m512i = _mm512_min_epu32(a, b);
+            fn words_down_28(a: __m512i) -> __m512i = _mm512_srli_epi32::<28>(a);
+            fn words_up_4(a: __m512i) -> __m512i = _mm512_slli_epi32::<4>(a);
+        }
+    }
+}
