@@ -10,7 +10,7 @@ use std::io;
 
 use veilmatch_domain::{CollectionId, Epoch, Purpose, Role, SessionId, SubjectId, Suspect, TemplateDigest, Timestamp};
 use veilmatch_glwe::{FromHolder, MAX_ADMISSION, Verdict};
-use veilmatch_mpc::{Inbox, NormBounds, norm_circuit, norm_inputs, read_norm};
+use veilmatch_mpc::{Inbox, NormBounds, norm_inputs, read_norm};
 use veilmatch_sealed::{COORDINATE_SCALE, SealedTemplate};
 use veilmatch_secret::{Digest, Label, Seed};
 
@@ -18,7 +18,7 @@ use crate::audit::AuditEvent;
 use crate::handshake::{Agreed, Handshake, SharedParts};
 use crate::record::{Key, Record, Signer};
 use crate::registry::check_dimension;
-use crate::run::{Run, Running};
+use crate::run::{Run, Running, Wanted};
 use crate::state::{Channel, State};
 use crate::unseal::OpenedTemplate;
 use crate::work::{Done, ReadTemplate};
@@ -223,8 +223,8 @@ impl Admission {
                     let dimension = parts.first().map_or(0, |(own, _)| own.len());
                     let bounds = NormBounds::unit(COORDINATE_SCALE, dimension);
                     let inputs = norm_inputs(state.party, &parts, &bounds);
-                    let circuit = norm_circuit(checked.len(), dimension);
-                    let run = Run::start(state, &mut self.channel, &agreed.seeds, circuit, inputs, NORM)?;
+                    let wanted = Wanted::Norm { templates: checked.len(), dimension };
+                    let run = Run::start(state, &mut self.channel, &agreed.seeds, wanted, inputs, NORM)?;
                     self.phase = Phase::Norm { run, checked };
                 }
                 Phase::Norm { run, checked } => match run.advance(state, &mut self.channel)? {

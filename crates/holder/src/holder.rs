@@ -25,6 +25,7 @@ use crate::query::Query;
 use crate::record::{Key, Record, Signer};
 use crate::registry::{ClientRecord, Registry};
 use crate::restoring::{Escrow, SealedShare};
+use crate::run::Circuits;
 use crate::state::{Channel, State};
 use crate::work::{Done, Work, Worked};
 
@@ -272,6 +273,7 @@ impl Holder {
             ledger: Ledger::default(),
             ledger_saved: 0,
             asking: BTreeMap::new(),
+            circuits: Circuits::default(),
             entropy,
             now: Timestamp(0),
             saves: Vec::new(),

@@ -33,8 +33,7 @@ use veilmatch_glwe::{
 };
 use veilmatch_kernels::{Ring, ScanProbe, to_bytes};
 use veilmatch_mpc::{
-    Answer, Lanes, NormBounds, PairwiseSeeds, Question, decision_circuit, norm_circuit, norm_inputs, read_answer,
-    read_norm,
+    Answer, Lanes, NormBounds, PairwiseSeeds, Question, norm_inputs, read_answer, read_norm,
 };
 use veilmatch_sealed::{Associated, COORDINATE_SCALE, SealedTemplate, seal_reply};
 use veilmatch_secret::{Counter, Digest, Hasher, Label, Secret, Seed};
@@ -49,7 +48,7 @@ use crate::ledger::Asking;
 use crate::masks::MaskRoom;
 use crate::recrypt::probe_part;
 use crate::registry::{Scope, ServedGroup, check_dimension, check_lifetime};
-use crate::run::{Run, Running};
+use crate::run::{Run, Running, Wanted};
 use crate::scan_check::{CheckSum, LeftSide, check_sum};
 use crate::scores::{Factors, ShareInputs, decode_sums, score_shares};
 use crate::state::{Channel, State};
@@ -474,7 +473,7 @@ impl Query {
         let dimension = self.associated.dimension.get();
         let bounds = NormBounds::unit(COORDINATE_SCALE, dimension);
         let inputs = norm_inputs(state.party, &parts, &bounds);
-        Run::start(state, &mut self.channel, seeds, norm_circuit(1, dimension), inputs, NORM)
+        Run::start(state, &mut self.channel, seeds, Wanted::Norm { templates: 1, dimension }, inputs, NORM)
     }
 
     /// Computes both parts of the probe for every block width in the scope and sends them where they are missing.
@@ -653,11 +652,14 @@ impl Query {
             self.channel.send(state, SUMS, peer, &agreement)?;
         }
         let shares = std::mem::take(shares.expose_mut());
-        let width = state.parameters.decision_bits;
-        let circuit = decision_circuit(width, &Lanes::ones(shares.len()), question(&self.asked.decision));
+        let wanted = Wanted::Decision {
+            width: state.parameters.decision_bits,
+            lanes: shares.len(),
+            question: question(&self.asked.decision),
+        };
         let seeds = self.seeds()?;
         let seeds = PairwiseSeeds { own: seeds.own.duplicate(), next: seeds.next.duplicate() };
-        let run = Run::start(state, &mut self.channel, &seeds, circuit, shares, DECISION)?;
+        let run = Run::start(state, &mut self.channel, &seeds, wanted, shares, DECISION)?;
         self.phase = Phase::Decision(Deciding { run, agreement, agreed: false });
         Ok(())
     }

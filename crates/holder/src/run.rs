@@ -1,12 +1,50 @@
 //! Drives one evaluation of `veilmatch-mpc` with the frames of a session.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use veilmatch_domain::Suspect;
-use veilmatch_mpc::{Circuit, Evaluation, Lanes, PairwiseSeeds, Progress, State as Stage};
+use veilmatch_mpc::{
+    Circuit, Evaluation, Lanes, PairwiseSeeds, Progress, Question, State as Stage, decision_circuit, norm_circuit,
+};
 
 use crate::HolderError;
 use crate::state::{Channel, State};
+
+/// Which circuit a run evaluates: public data alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    /// Are these unit vectors?
+    Norm { templates: usize, dimension: usize },
+    /// The decision on scores of `width` bits.
+    Decision { width: u32, lanes: usize, question: Question },
+}
+
+/// Circuits that were evaluated lately: most queries of a collection have the same one.
+#[derive(Default)]
+pub(crate) struct Circuits(VecDeque<(Wanted, Arc<Circuit>)>);
+
+/// Circuits that are kept; a few megabytes each at a million lanes.
+const KEPT: usize = 8;
+
+impl Circuits {
+    /// The circuit, built if it is not there. What was used longest ago gives way.
+    pub(crate) fn get(&mut self, wanted: Wanted) -> Arc<Circuit> {
+        let place = self.0.iter().position(|(kept, _)| *kept == wanted);
+        let found = place.and_then(|place| self.0.remove(place));
+        let entry = found.unwrap_or_else(|| {
+            let built = match wanted {
+                Wanted::Norm { templates, dimension } => norm_circuit(templates, dimension),
+                Wanted::Decision { width, lanes, question } => decision_circuit(width, &Lanes::ones(lanes), question),
+            };
+            (wanted, Arc::new(built))
+        });
+        let circuit = Arc::clone(&entry.1);
+        self.0.push_front(entry);
+        self.0.truncate(KEPT);
+        circuit
+    }
+}
 
 /// What a run needs next.
 pub(crate) enum Running {
@@ -29,12 +67,13 @@ impl Run {
         state: &mut State,
         channel: &mut Channel,
         seeds: &PairwiseSeeds,
-        circuit: Circuit,
+        wanted: Wanted,
         inputs: Vec<u64>,
         first_step: u32,
     ) -> Result<Self, HolderError> {
+        let circuit = state.circuits.get(wanted);
         let (evaluation, progress) =
-            Evaluation::start(state.party, channel.session, seeds, Arc::new(circuit), inputs, first_step)?;
+            Evaluation::start(state.party, channel.session, seeds, circuit, inputs, first_step)?;
         let mut run = Self { evaluation, state: Stage::Waiting };
         run.take(state, channel, progress)?;
         Ok(run)
@@ -78,5 +117,26 @@ impl Run {
             self.evaluation.waiting_for().into_iter().map(|(from, _)| Suspect::Holder(from)).collect();
         suspects.dedup();
         suspects
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn circuits_are_built_once_and_the_oldest_give_way() {
+        let mut circuits = Circuits::default();
+        let wanted = |lanes| Wanted::Decision { width: 16, lanes, question: Question::Best };
+        let first = circuits.get(wanted(1));
+        for lanes in 2..=KEPT {
+            assert_eq!(circuits.get(wanted(lanes)).input_count(), lanes);
+        }
+        assert!(Arc::ptr_eq(&first, &circuits.get(wanted(1))), "it is used again, so another one is the oldest");
+        let norm = circuits.get(Wanted::Norm { templates: 3, dimension: 16 });
+        assert_eq!(norm.input_count(), 3 * (2 * 16 + 2));
+        assert!(Arc::ptr_eq(&first, &circuits.get(wanted(1))));
+        assert!(!circuits.0.iter().any(|(kept, _)| *kept == wanted(2)));
+        assert_eq!(circuits.0.len(), KEPT);
     }
 }

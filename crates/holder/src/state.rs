@@ -19,6 +19,7 @@ use crate::masks::MaskRoom;
 use crate::ledger::{Asking, Ledger};
 use crate::record::{Key, Record};
 use crate::registry::Registry;
+use crate::run::Circuits;
 use crate::work::{Done, TemplateReader, Work};
 use crate::{HolderError, HolderSecretKey};
 
@@ -44,6 +45,8 @@ pub(crate) struct State {
     pub(crate) ledger_saved: u64,
     /// Queries that are under way.
     pub(crate) asking: BTreeMap<SessionId, Asking>,
+    /// Circuits that were evaluated lately.
+    pub(crate) circuits: Circuits,
     pub(crate) entropy: Box<dyn Entropy>,
     pub(crate) now: Timestamp,
     pub(crate) saves: Vec<Record>,

@@ -173,6 +173,9 @@ impl CircuitBuilder {
 
     /// a ∧ a public value.
     pub fn mask(&mut self, a: Wire, value: Lanes) -> Wire {
+        if value.len() == self.lanes(a) && value.count_ones() == value.len() {
+            return a;
+        }
         self.push(Gate::Mask(a, Arc::new(value)), self.lanes(a))
     }
 

@@ -1,18 +1,19 @@
 //! Decisions on the signs of score − τ: `any`, `list`, `best` (DESIGN 5).
 //!
 //! Who sees what: the answer alone is opened. `list` opens "too many" first and, only if that bit is 0, the slots;
-//! `best` opens whether somebody is at or above the threshold and the place of the highest. No score is opened.
+//! `best` opens whether somebody is at or above the threshold and the place of the highest, which is 0 if nobody is. No
+//! score is opened.
 //!
 //! Cost: AND gates over all lanes (each is one bit from each holder to one other) and rounds of messages, with every
-//! stage opened; `list` at a cap of 10. The input takes 16 bits per lane more from K_1, K_2 and K_0. `best` waits
-//! ⌈log₂ 16⌉ + 2 rounds for each round of its tournament.
+//! stage opened; `list` at a cap of 10. The input takes 16 bits per lane more from K_1, K_2 and K_0. `best` has its gates
+//! and rounds from how many meet at once in its tournament, which follows the number of slots (see `tournament`).
 //!
 //! | w = 16 | `any` | `list` | `best` |
 //! |---|---|---|---|
 //! | 1 slot | 39, 8 rounds | 39, 9 rounds | 39, 8 rounds |
-//! | 1,000 slots | 39,999, 18 rounds | 40,003, 19 rounds | 131,041, 69 rounds |
-//! | 20,000 slots | 799,999, 23 rounds | 800,009, 24 rounds | 2,620,316, 99 rounds |
-//! | 1,000 slots, w = 20 | 50,999, 19 rounds | 51,003, 20 rounds | 168,052, 80 rounds |
+//! | 1,000 slots | 39,999, 18 rounds | 40,003, 19 rounds | 491,830, 30 rounds |
+//! | 20,000 slots | 799,999, 23 rounds | 800,009, 24 rounds | 4,188,356, 47 rounds |
+//! | 1,000 slots, w = 20 | 50,999, 19 rounds | 51,003, 20 rounds | 618,946, 31 rounds |
 //!
 //! The cap of `list` binds honest holders: the flag "too many" is a result like any other, so a holder that deviates
 //! inside the comparison can spoil it, and then the slots are opened (to the holders) although they are too many;

@@ -66,6 +66,20 @@ pub struct Progress {
     pub state: State,
 }
 
+/// A peer's message that is not needed yet, read already.
+enum Early {
+    /// Additive shares of the inputs.
+    Inputs(Zeroizing<Vec<u64>>),
+    Bits(Lanes),
+}
+
+/// What a message with some number holds.
+#[derive(Clone, Copy)]
+enum Content {
+    Inputs,
+    Bits(usize),
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum At {
     Inputs,
@@ -89,7 +103,7 @@ pub struct Evaluation {
     wires: Wires<Share>,
     /// This party's unmasked-by-peer products of the level that is waited for.
     products: Option<Lanes>,
-    early: BTreeMap<(u32, Party), Zeroizing<Vec<u8>>>,
+    early: BTreeMap<(u32, Party), Early>,
     seen: BTreeSet<(u32, Party)>,
     opened: Vec<Vec<Lanes>>,
     failed: Option<ProtocolError>,
@@ -199,7 +213,7 @@ impl Evaluation {
         self.party
             .peers()
             .into_iter()
-            .filter(|&peer| self.expected_bytes(peer, step).is_some())
+            .filter(|&peer| self.expected(peer, step).is_some())
             .map(|peer| (peer, self.first_step + step))
             .filter(|&(peer, step)| !self.seen.contains(&(step, peer)))
             .collect()
@@ -234,21 +248,29 @@ impl Evaluation {
         (2 + self.circuit.and_depth() + stage) as u32
     }
 
-    /// The one length that a peer's message with this number can have; `None` if it sends none.
-    fn expected_bytes(&self, from: Party, step: u32) -> Option<usize> {
+    /// The one content that a peer's message with this number can have; `None` if it sends none.
+    fn expected(&self, from: Party, step: u32) -> Option<Content> {
         let depth = self.circuit.and_depth() as u32;
         match step {
-            0 => (self.party != Party::K2 && from == self.party.next()).then(|| self.input_bytes()),
-            1 => (self.party == Party::K1 && from == Party::K0).then(|| self.circuit.input_bits().div_ceil(8)),
+            0 => (self.party != Party::K2 && from == self.party.next()).then_some(Content::Inputs),
+            1 => (self.party == Party::K1 && from == Party::K0).then(|| Content::Bits(self.circuit.input_bits())),
             _ if step <= 1 + depth => {
                 let bits = self.circuit.level(step as usize - 1)?.and_bits;
-                (from == self.party.next()).then(|| bits.div_ceil(8))
+                (from == self.party.next()).then_some(Content::Bits(bits))
             }
             _ => {
                 let stage = (step - 2 - depth) as usize;
                 (stage < self.circuit.stages() && from != self.party)
-                    .then(|| self.circuit.stage_bits(stage).div_ceil(8))
+                    .then(|| Content::Bits(self.circuit.stage_bits(stage)))
             }
+        }
+    }
+
+    /// Bytes that a content takes.
+    fn length(&self, content: Content) -> usize {
+        match content {
+            Content::Inputs => self.input_bytes(),
+            Content::Bits(bits) => bits.div_ceil(8),
         }
     }
 
@@ -258,20 +280,42 @@ impl Evaluation {
 
     fn accept(&mut self, from: Party, step: u32, payload: &[u8]) -> Result<(), ProtocolError> {
         let relative = step.checked_sub(self.first_step).ok_or(ProtocolError::Unexpected { from, step })?;
-        let expected = self.expected_bytes(from, relative).ok_or(ProtocolError::Unexpected { from, step })?;
+        let expected = self.expected(from, relative).ok_or(ProtocolError::Unexpected { from, step })?;
         if !self.seen.insert((step, from)) {
             return Err(ProtocolError::Repeated { from });
         }
         if self.at == At::Done {
             return Err(ProtocolError::Unexpected { from, step });
         }
-        match payload.len().cmp(&expected) {
+        match payload.len().cmp(&self.length(expected)) {
             std::cmp::Ordering::Less => return Err(ProtocolError::Truncated { from }),
             std::cmp::Ordering::Greater => return Err(ProtocolError::Malformed { from }),
             std::cmp::Ordering::Equal => {}
         }
-        self.early.insert((relative, from), Zeroizing::new(payload.to_vec()));
+        let early = match expected {
+            Content::Inputs => Early::Inputs(self.decode_inputs(payload, from)?),
+            Content::Bits(bits) => {
+                Early::Bits(Lanes::from_bytes(payload, bits).ok_or(ProtocolError::Malformed { from })?)
+            }
+        };
+        self.early.insert((relative, from), early);
         Ok(())
+    }
+
+    /// The inputs that a peer has sent, once they are here.
+    fn early_inputs(&mut self, from: Party) -> Option<Zeroizing<Vec<u64>>> {
+        match self.early.remove(&(0, from))? {
+            Early::Inputs(values) => Some(values),
+            Early::Bits(_) => None,
+        }
+    }
+
+    /// The bits that a peer has sent with this number, once they are here.
+    fn early_bits(&mut self, step: u32, from: Party) -> Option<Lanes> {
+        match self.early.remove(&(step, from))? {
+            Early::Bits(bits) => Some(bits),
+            Early::Inputs(_) => None,
+        }
     }
 
     /// Runs as far as the messages that are here allow.
@@ -368,8 +412,7 @@ impl Evaluation {
     fn take_inputs(&mut self, send: &mut Vec<Outgoing>) -> Result<bool, ProtocolError> {
         match self.party {
             Party::K0 => {
-                let Some(bytes) = self.early.remove(&(0, Party::K1)) else { return Ok(false) };
-                let theirs = self.decode_inputs(&bytes, Party::K1)?;
+                let Some(theirs) = self.early_inputs(Party::K1) else { return Ok(false) };
                 let sum = Zeroizing::new(self.add_inputs(&theirs));
                 let mask = self.deal_mask(&self.seeds.own);
                 let dealt = self.dealt_planes(&sum, &mask);
@@ -381,8 +424,7 @@ impl Evaluation {
                 self.enter_level_zero(send)?;
             }
             Party::K1 => {
-                let Some(bytes) = self.early.remove(&(0, Party::K2)) else { return Ok(false) };
-                let third = self.decode_inputs(&bytes, Party::K2)?;
+                let Some(third) = self.early_inputs(Party::K2) else { return Ok(false) };
                 let planes = self.planes(&third);
                 self.feed(true, None, Some(planes));
                 self.at = At::Deal;
@@ -427,9 +469,7 @@ impl Evaluation {
     }
 
     fn take_deal(&mut self, send: &mut Vec<Outgoing>) -> Result<bool, ProtocolError> {
-        let Some(bytes) = self.early.remove(&(1, Party::K0)) else { return Ok(false) };
-        let all =
-            Lanes::from_bytes(&bytes, self.circuit.input_bits()).ok_or(ProtocolError::Malformed { from: Party::K0 })?;
+        let Some(all) = self.early_bits(1, Party::K0) else { return Ok(false) };
         let mut planes = Vec::new();
         let mut from = 0;
         for shape in self.circuit.inputs() {
@@ -505,11 +545,9 @@ impl Evaluation {
     }
 
     fn take_products(&mut self, depth: usize, send: &mut Vec<Outgoing>) -> Result<bool, ProtocolError> {
-        let from = self.party.next();
-        let Some(bytes) = self.early.remove(&(1 + depth as u32, from)) else { return Ok(false) };
+        let Some(theirs) = self.early_bits(1 + depth as u32, self.party.next()) else { return Ok(false) };
         let circuit = Arc::clone(&self.circuit);
         let level = circuit.level(depth).ok_or(ProtocolError::BrokenCircuit)?;
-        let theirs = Lanes::from_bytes(&bytes, level.and_bits).ok_or(ProtocolError::Malformed { from })?;
         let ours = self.products.take().ok_or(ProtocolError::BrokenCircuit)?;
         let mut place = 0;
         for &(wire, _, _, lanes) in &level.ands {
@@ -539,12 +577,9 @@ impl Evaluation {
         if !self.early.contains_key(&(step, next)) || !self.early.contains_key(&(step, previous)) {
             return Ok(false);
         }
-        let bits = self.circuit.stage_bits(stage);
-        let mut copy = |from| {
-            let bytes = self.early.remove(&(step, from)).unwrap_or_default();
-            Lanes::from_bytes(&bytes, bits).ok_or(ProtocolError::Malformed { from })
+        let (Some(a), Some(b)) = (self.early_bits(step, next), self.early_bits(step, previous)) else {
+            return Ok(false);
         };
-        let (a, b) = (copy(next)?, copy(previous)?);
         // Opened components of an agreed result are about to be public among the holders: no secret is compared here.
         if a != b {
             return Err(ProtocolError::Mismatch { suspect: Suspect::pair(next, previous) });

@@ -67,9 +67,16 @@ impl Lanes {
 
     /// `len` lanes of the stream's next bits.
     pub(crate) fn pseudo_random(stream: &mut Stream, len: usize) -> Self {
-        let mut lanes = Self::zeros(len);
-        lanes.xor_pseudo_random(stream);
-        lanes
+        let count = len.div_ceil(WORD);
+        let mut words = Vec::with_capacity(count);
+        let mut buffer = Zeroizing::new([0u8; 4096]);
+        while words.len() < count {
+            let wanted = (count - words.len()).min(buffer.len() / 8) * 8;
+            let Some(bytes) = buffer.get_mut(..wanted) else { break };
+            stream.fill(bytes);
+            words.extend(bytes.as_chunks::<8>().0.iter().map(|random| u64::from_le_bytes(*random)));
+        }
+        Self { words, len }.trimmed()
     }
 
     /// `self ⊕=` the stream's next bits.

@@ -14,6 +14,8 @@
 //! multiplied by "somebody counts", which is known to the last round of the tournament before its winner is: nothing
 //! about the scores leaks with "nobody". No difference of numbers is formed, so none can wrap.
 
+use std::collections::BTreeMap;
+
 use crate::addition::greater;
 use crate::circuit::{CircuitBuilder, Wire};
 use crate::counting::any_of_rows;
@@ -27,39 +29,46 @@ const MOST: usize = 128;
 /// How many meet in each round of the tournament, for `lanes` numbers of `bits` bits: what costs least by gates and
 /// rounds of messages. Powers of two.
 fn plan(lanes: usize, bits: usize) -> Vec<usize> {
-    fn best(lanes: usize, bits: usize, levels: &mut Vec<usize>) -> u64 {
-        if lanes <= 1 {
-            levels.clear();
-            return 0;
-        }
-        let mut least = u64::MAX;
-        let mut size = 2;
-        loop {
-            let mut after = Vec::new();
-            let (groups, ends) = (lanes.div_ceil(size), size >= lanes);
-            let others = (size.min(lanes) - 1) as u64;
-            let rounds = 2 + bits.next_power_of_two().trailing_zeros() + others.next_power_of_two().trailing_zeros();
-            // Of a comparison, of "beats all", and of taking over a number and about as many bits of its place.
-            let comparison = (3 * bits) as u64;
-            let of_winner = if ends { bits } else { 2 * bits } as u64;
-            let per_group = others * (others + 1) / 2 * comparison + others * (others.saturating_sub(1) + of_winner);
-            let rest = if ends { 0 } else { best(groups, bits, &mut after) };
-            let cost = groups as u64 * per_group + u64::from(rounds) * GATES_PER_ROUND + rest;
-            if cost < least {
-                least = cost;
-                levels.clear();
-                levels.push(size);
-                levels.append(&mut after);
-            }
-            if ends || size >= MOST {
-                return least;
-            }
-            size *= 2;
-        }
+    let mut known = BTreeMap::new();
+    least_cost(lanes, bits, &mut known);
+    let mut left = lanes;
+    std::iter::from_fn(|| {
+        let &(_, size) = known.get(&left)?;
+        left = left.div_ceil(size);
+        Some(size)
+    })
+    .collect()
+}
+
+/// The least cost of finding the highest of `lanes` numbers, in gates. `known` holds it, and how many meet first, by the
+/// number of those that are left.
+fn least_cost(lanes: usize, bits: usize, known: &mut BTreeMap<usize, (u64, usize)>) -> u64 {
+    if lanes <= 1 {
+        return 0;
     }
-    let mut levels = Vec::new();
-    best(lanes, bits, &mut levels);
-    levels
+    if let Some((cost, _)) = known.get(&lanes) {
+        return *cost;
+    }
+    let mut least = (u64::MAX, 2);
+    let mut size = 2;
+    loop {
+        let (groups, ends) = (lanes.div_ceil(size), size >= lanes);
+        let others = (size.min(lanes) - 1) as u64;
+        let rounds = 2 + bits.next_power_of_two().trailing_zeros() + others.next_power_of_two().trailing_zeros();
+        // Of a comparison, and of taking over a number and about as many bits of its place.
+        let comparison = (3 * bits) as u64;
+        let taken = if ends { bits } else { 2 * bits } as u64;
+        let per_group = others * (others + 1) / 2 * comparison + others * (others.saturating_sub(1) + taken);
+        let rest = if ends { 0 } else { least_cost(groups, bits, known) };
+        let cost = groups as u64 * per_group + u64::from(rounds) * GATES_PER_ROUND + rest;
+        least = least.min((cost, size));
+        if ends || size >= MOST {
+            break;
+        }
+        size *= 2;
+    }
+    known.insert(lanes, least);
+    least.0
 }
 
 /// Whether somebody counts, and the winner's lane in binary, lowest bit first: all 0 if nobody counts. Ties go to the lowest

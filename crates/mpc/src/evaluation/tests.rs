@@ -314,8 +314,13 @@ proptest! {
         for (from, step, bytes, fitting, fill) in events {
             let from = Party::from_index(from);
             // Half of the messages have the one length that is right, so that the evaluation gets somewhere.
-            let length = evaluation.expected_bytes(from, step).filter(|_| fitting);
-            let payload = length.map_or(bytes, |length| vec![fill; length]);
+            let expected = evaluation.expected(from, step).filter(|_| fitting);
+            let payload = expected.map_or(bytes, |content| {
+                let mut payload = vec![fill; evaluation.length(content)];
+                // Unused bits must be 0.
+                payload.last_mut().map(|last| *last &= 1).unwrap_or_default();
+                payload
+            });
             match evaluation.receive(from, FIRST_STEP + step, &payload) {
                 Ok(progress) => {
                     prop_assert!(failed.is_none());
