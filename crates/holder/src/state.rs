@@ -18,6 +18,7 @@ use crate::keys::{EpochKeys, SecretParts};
 use crate::ledger::{Asking, Ledger};
 use crate::record::{Key, Record};
 use crate::registry::Registry;
+use crate::unseal::RecentPackets;
 use crate::work::{Done, TemplateReader, Work};
 use crate::{HolderError, HolderSecretKey};
 
@@ -29,6 +30,8 @@ pub(crate) struct State {
     pub(crate) identity: ClientSigningKey,
     pub(crate) kem: Arc<HolderSecretKey>,
     pub(crate) readers: Option<Arc<[HolderPublicKey; 3]>>,
+    /// Packets that were opened not long ago.
+    pub(crate) packets: Arc<RecentPackets>,
     pub(crate) epochs: BTreeMap<Epoch, EpochKeys>,
     pub(crate) current: Option<Epoch>,
     /// The epoch that this holder was restored in, until the next one begins.
@@ -86,6 +89,7 @@ impl State {
             kem: Arc::clone(&self.kem),
             readers: Arc::clone(self.readers.as_ref().ok_or(HolderError::NoKeys)?),
             clients: self.registry.clients(),
+            packets: Arc::clone(&self.packets),
         })
     }
 

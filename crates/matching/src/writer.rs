@@ -672,6 +672,12 @@ impl Agenda {
             self.fail(shared, error.refusal());
             return None;
         }
+        if more_follows && !self.plans.is_empty() {
+            // The rest of the bulk need not wait for groups that are built on the way. If one fails, its members are indexed
+            // later.
+            self.tell_client(shared, self.answer.clone());
+            self.overdue = PATIENCE;
+        }
         Writer::next_build(shared, self)
     }
 
