@@ -47,7 +47,11 @@ impl Encrypted {
     fn layouts(&self) -> Vec<Layout> {
         let index = self.cluster.matcher().index(self.cluster.collection());
         let live: Vec<Layout> = index.into_iter().flat_map(|i| i.groups()).map(|g| g.packed.layout).collect();
-        if live.is_empty() { vec![layout_for(&self.cluster.parameters(), self.setup.members)] } else { live }
+        if live.is_empty() {
+            vec![layout_for(&self.cluster.parameters(), self.setup.dimension, self.setup.members)]
+        } else {
+            live
+        }
     }
 
     fn bytes(&self, address: Address) -> Bytes {

@@ -105,7 +105,7 @@ impl Engine for Services {
 
     /// The noise of the narrowest layout that this many people are indexed with; groups with wider blocks have less.
     fn noise_std(&self) -> f64 {
-        let layout = layout_for(&GLWE_2048_V1, self.setup.members);
+        let layout = layout_for(&GLWE_2048_V1, self.setup.dimension, self.setup.members);
         decision_noise(&GLWE_2048_V1, layout, self.setup.dimension).0
     }
 

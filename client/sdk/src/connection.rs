@@ -40,7 +40,8 @@ pub struct Options {
     /// Time for an enrolment or an erasure, repetitions included; of a bulk enrolment, the longest time without any
     /// result. Default 60 s.
     pub enroll_deadline: Duration,
-    /// Most templates of a bulk enrolment that are on their way, 1 to 4,096. Default 256: 2 MB at 512 dimensions.
+    /// Most templates of a bulk enrolment that are on their way, 1 to 4,096. Default 1,024: two
+    /// batches, so that one is sealed while the holders check the other; 7 MB at 512 dimensions.
     pub window: usize,
 }
 
@@ -64,7 +65,7 @@ impl Options {
             retries: 3,
             deadline: Duration::from_secs(10),
             enroll_deadline: Duration::from_secs(60),
-            window: 256,
+            window: 1024,
         }
     }
 }

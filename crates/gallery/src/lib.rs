@@ -26,5 +26,5 @@ mod tables;
 pub use collection::{CollectionIndex, GroupMember, GroupRecord, StoredTemplate};
 pub use disk::{DiskStorage, Statistics};
 pub use memory::MemoryStorage;
-pub use planner::{BuildPlan, layout_for, plan_addition, plan_merge, plan_rebuild, plan_rotation};
+pub use planner::{BuildPlan, Planner, layout_for};
 pub use storage::{Change, CollectionImage, Description, Image, Intent, IntentId, Storage, StorageError};

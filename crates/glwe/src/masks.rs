@@ -38,7 +38,8 @@ impl MaskSeed {
     /// The masks of every block of vectors of this dimension.
     #[must_use]
     pub fn expand(self, parameters: &Parameters, layout: Layout, dimension: Dimension) -> Masks {
-        let blocks = (0..layout.blocks(dimension)).into_par_iter();
+        // Few blocks are less work than to wake a thread for.
+        let blocks = (0..layout.blocks(dimension)).into_par_iter().with_min_len(64);
         let values = blocks.flat_map_iter(|block| self.mask(parameters, layout.beta(), block)).collect();
         Masks { seed: self, values }
     }

@@ -122,7 +122,7 @@ impl Build {
         let whole = BuildOrder { members: std::mem::take(&mut order.members), ..order.clone() };
         order.members = whole.members.iter().map(|m| Member { slot: m.slot, sealed: Vec::new() }).collect();
         let ticket = state.hand_out(session, move || {
-            let read = |member: &Member| reader.read(&SealedTemplate::from_bytes(&member.sealed)?, &session);
+            let read = |member: &Member| reader.read_again(&SealedTemplate::from_bytes(&member.sealed)?, &session);
             let templates = whole.members.par_iter().map(read).collect::<Result<_, _>>();
             Done::Members(templates.map(|templates| Members { templates, content: content(&whole) }))
         });

@@ -264,6 +264,7 @@ impl Holder {
             identity,
             kem: Arc::new(kem),
             readers: None,
+            packets: Arc::default(),
             epochs: BTreeMap::new(),
             current: None,
             restored: None,

@@ -32,9 +32,7 @@ use veilmatch_glwe::{
     decode_polynomials, encode_polynomials,
 };
 use veilmatch_kernels::{Ring, ScanProbe, to_bytes};
-use veilmatch_mpc::{
-    Answer, Lanes, NormBounds, PairwiseSeeds, Question, norm_inputs, read_answer, read_norm,
-};
+use veilmatch_mpc::{Answer, Lanes, NormBounds, PairwiseSeeds, Question, norm_inputs, read_answer, read_norm};
 use veilmatch_sealed::{Associated, COORDINATE_SCALE, SealedTemplate, seal_reply};
 use veilmatch_secret::{Counter, Digest, Hasher, Label, Secret, Seed};
 

@@ -122,6 +122,8 @@ pub(crate) fn probe_part(
         .values
         .par_chunks_exact(parameters.degree)
         .enumerate()
+        // The probe of a small gallery has few blocks: less work than to wake a thread for.
+        .with_min_len(64)
         .flat_map_iter(|(block, mask)| {
             let message = place_probe(parameters, ring, layout, block, values.expose());
             let error = error_polynomial(parameters, ring, seed, &masks.seed, block, 0);

@@ -15,11 +15,12 @@ use crate::audit::{AuditEntry, AuditEvent, AuditLog};
 use crate::error::Speaker;
 use crate::holder::{Outbound, PeerMessage, Recipient};
 use crate::keys::{EpochKeys, SecretParts};
-use crate::masks::MaskRoom;
 use crate::ledger::{Asking, Ledger};
+use crate::masks::MaskRoom;
 use crate::record::{Key, Record};
 use crate::registry::Registry;
 use crate::run::Circuits;
+use crate::unseal::RecentPackets;
 use crate::work::{Done, TemplateReader, Work};
 use crate::{HolderError, HolderSecretKey};
 
@@ -33,6 +34,8 @@ pub(crate) struct State {
     pub(crate) identity: ClientSigningKey,
     pub(crate) kem: Arc<HolderSecretKey>,
     pub(crate) readers: Option<Arc<[HolderPublicKey; 3]>>,
+    /// Packets that were opened not long ago.
+    pub(crate) packets: Arc<RecentPackets>,
     pub(crate) epochs: BTreeMap<Epoch, EpochKeys>,
     pub(crate) current: Option<Epoch>,
     /// The epoch that this holder was restored in, until the next one begins.
@@ -92,6 +95,7 @@ impl State {
             kem: Arc::clone(&self.kem),
             readers: Arc::clone(self.readers.as_ref().ok_or(HolderError::NoKeys)?),
             clients: self.registry.clients(),
+            packets: Arc::clone(&self.packets),
         })
     }
 

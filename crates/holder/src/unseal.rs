@@ -6,11 +6,13 @@
 
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use veilmatch_domain::{Explain, Part, Party, SessionId, Status, TemplateDigest};
 use veilmatch_sealed::{
-    HolderPublicKey, ReplyKey, SealedError, SealedTemplate, data_context, expand_part, open_once, pack, packet_context,
-    readers, unpack,
+    HolderPublicKey, ReplyKey, SIGNATURE_BYTES, SealedError, SealedTemplate, data_context, expand_part, open_once,
+    pack, packet_context, readers, unpack,
 };
 use veilmatch_secret::{Digest, Entropy, Hasher, Secret, Seed};
 use x_wing::{DecapsulationKeyRejectNonContrib, Decapsulator, KeyExport, TryDecapsulate};
@@ -176,6 +178,68 @@ impl OpenedTemplate {
     }
 }
 
+/// What a client's packet for one holder holds: what the decapsulation key is needed for. Wiped on drop.
+pub(crate) struct Packet {
+    own: Seed,
+    next: Seed,
+    reply: ReplyKey,
+}
+
+impl Packet {
+    fn duplicate(&self) -> Self {
+        Self { own: self.own.duplicate(), next: self.next.duplicate(), reply: self.reply.duplicate() }
+    }
+}
+
+/// Packets that were opened not long ago, by their templates' digests, with the signatures that were checked. A template is read twice within a short time, when
+/// it is admitted and when its group is built, and opening its packet is the slow half of that. What is remembered opens
+/// nothing that this holder's decapsulation key would not open again.
+#[derive(Default)]
+pub(crate) struct RecentPackets {
+    kept: Mutex<Kept>,
+}
+
+#[derive(Default)]
+struct Kept {
+    packets: BTreeMap<TemplateDigest, ([u8; SIGNATURE_BYTES], Packet)>,
+    oldest_first: VecDeque<TemplateDigest>,
+}
+
+/// Packets that are remembered: those of eight full groups, in about 10 MB.
+const MAX_PACKETS: usize = 65_536;
+
+impl RecentPackets {
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        // What a panic leaves half done is a packet that is forgotten too early or too late.
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The packet of a template whose signature was found to be this one.
+    pub(crate) fn get(&self, digest: &TemplateDigest, signature: &[u8; SIGNATURE_BYTES]) -> Option<Packet> {
+        let kept = self.kept();
+        let (_, packet) = kept.packets.get(digest).filter(|(checked, _)| checked == signature)?;
+        Some(packet.duplicate())
+    }
+
+    /// Remembers the packet of a template whose signature was checked.
+    pub(crate) fn insert(&self, digest: TemplateDigest, signature: [u8; SIGNATURE_BYTES], opened: &OpenedTemplate) {
+        let packet = Packet {
+            own: opened.own_material.duplicate(),
+            next: opened.next_material.duplicate(),
+            reply: opened.reply.duplicate(),
+        };
+        let mut kept = self.kept();
+        if kept.packets.insert(digest, (signature, packet)).is_none() {
+            kept.oldest_first.push_back(digest);
+        }
+        if kept.oldest_first.len() > MAX_PACKETS
+            && let Some(oldest) = kept.oldest_first.pop_front()
+        {
+            kept.packets.remove(&oldest);
+        }
+    }
+}
+
 /// Opens the parts of one holder. `all` are the public keys of the three holders in order.
 ///
 /// It checks that the client sealed exactly this content for exactly these readers. It does not check the signature:
@@ -194,18 +258,42 @@ pub fn unseal(
     if all.get(party.index()) != Some(key.public_key()) {
         return Err(UnsealError::WrongKey { holder: party });
     }
+    open_parts(party, all, sealed, open_packet(party, key, &readers, sealed)?)
+}
+
+/// Opens the packet of one holder.
+fn open_packet(
+    party: Party,
+    key: &HolderSecretKey,
+    readers: &Digest,
+    sealed: &SealedTemplate,
+) -> Result<Packet, UnsealError> {
     let associated = sealed.associated();
     let packet = sealed.packet(party);
-    let context = packet_context(associated, party, &packet.kem, &readers);
+    let context = packet_context(associated, party, &packet.kem, readers);
     let plain = key
         .decapsulate(&packet.kem)
         .and_then(|secret| open_once(&secret, &context, &packet.sealed))
         .map_err(|_| UnsealError::Packet { holder: party })?;
-    let ([own_material, next_material, reply], []) = plain.expose().as_chunks::<32>() else {
+    let ([own, next, reply], []) = plain.expose().as_chunks::<32>() else {
         return Err(UnsealError::Packet { holder: party });
     };
-    let (own_material, next_material) = (Seed::from_bytes(*own_material), Seed::from_bytes(*next_material));
+    Ok(Packet { own: Seed::from_bytes(*own), next: Seed::from_bytes(*next), reply: ReplyKey::from_bytes(*reply) })
+}
 
+/// Opens the parts of one holder whose packet is open.
+///
+/// # Errors
+/// As [`unseal`], without `WrongKey`.
+pub(crate) fn open_parts(
+    party: Party,
+    all: &[HolderPublicKey; 3],
+    sealed: &SealedTemplate,
+    packet: Packet,
+) -> Result<OpenedTemplate, UnsealError> {
+    let readers = readers(all).map_err(|_| UnsealError::RepeatedKey)?;
+    let associated = sealed.associated();
+    let Packet { own: own_material, next: next_material, reply } = packet;
     let values = |part: Part, material: &Seed| {
         if part != Part::from_index(2) {
             return Ok(expand_part(material, associated.dimension));
@@ -218,7 +306,7 @@ pub fn unseal(
     Ok(OpenedTemplate {
         own: values(own, &own_material)?,
         next: values(next, &next_material)?,
-        reply: ReplyKey::from_bytes(*reply),
+        reply,
         holder: party,
         own_material,
         next_material,
@@ -244,6 +332,29 @@ mod tests {
     static PUBLIC: LazyLock<[HolderPublicKey; 3]> =
         LazyLock::new(|| KEYS.each_ref().map(|key| key.public_key().clone()));
     const SESSION: SessionId = SessionId([1; 32]);
+
+    #[test]
+    fn a_remembered_packet_opens_to_the_same_parts_and_the_oldest_are_forgotten() {
+        let template = sealed(&embedding(64));
+        let recent = RecentPackets::default();
+        let opened = open(Party::K1, &template).unwrap();
+        let signature = *template.signature();
+        recent.insert(template.digest(), signature, &opened);
+        assert!(recent.get(&template.digest(), &[7; SIGNATURE_BYTES]).is_none(), "another signature was never checked");
+        let packet = recent.get(&template.digest(), &signature).unwrap();
+        let again = open_parts(Party::K1, &PUBLIC, &template, packet).unwrap();
+        assert_eq!((again.own.expose(), again.next.expose()), (opened.own.expose(), opened.next.expose()));
+        let digests = |o: &OpenedTemplate| Party::K1.parts().map(|p| o.part_digest(p, &SESSION, &template.digest()));
+        assert_eq!(digests(&again), digests(&opened));
+        // Another template's packet does not open this one's data part.
+        let packet = recent.get(&template.digest(), &signature).unwrap();
+        assert!(open_parts(Party::K1, &PUBLIC, &sealed(&embedding(64)), packet).is_err());
+        for number in 0..MAX_PACKETS as u64 {
+            recent.insert(TemplateDigest(Label::new("test").number(number).digest().0), signature, &opened);
+        }
+        assert!(recent.get(&template.digest(), &signature).is_none());
+        assert_eq!(recent.kept().packets.len(), MAX_PACKETS);
+    }
 
     fn signer() -> ClientSigningKey {
         ClientSigningKey::from_bytes(&[9; 32])

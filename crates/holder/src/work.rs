@@ -13,7 +13,7 @@ use veilmatch_secret::Digest;
 use crate::build::{Members, Recrypted};
 use crate::query::Shares;
 use crate::registry::ClientRecord;
-use crate::unseal::{OpenedTemplate, unseal};
+use crate::unseal::{OpenedTemplate, RecentPackets, open_parts, unseal};
 use crate::{HolderError, HolderSecretKey};
 
 /// A computation that a session waits for. Run it anywhere and give the result to [`Holder::finish`](crate::Holder::finish);
@@ -79,6 +79,7 @@ pub(crate) struct TemplateReader {
     pub(crate) kem: Arc<HolderSecretKey>,
     pub(crate) readers: Arc<[HolderPublicKey; 3]>,
     pub(crate) clients: Arc<BTreeMap<ClientId, ClientRecord>>,
+    pub(crate) packets: Arc<RecentPackets>,
 }
 
 /// A sealed template whose signature holds, and this holder's parts of it.
@@ -101,13 +102,31 @@ impl TemplateReader {
         Ok(sealed.verify(&record.key)?)
     }
 
-    /// Checks the signature and opens this holder's parts.
+    /// Checks the signature and opens this holder's parts; remembers what [`read_again`](Self::read_again) needs.
     ///
     /// # Errors
     /// As [`TemplateReader::verify`]; packets that do not open.
     pub(crate) fn read(&self, sealed: &SealedTemplate, session: &SessionId) -> Result<ReadTemplate, HolderError> {
         self.verify(sealed)?;
-        self.open(sealed, session)
+        let read = self.open(sealed, session)?;
+        self.packets.insert(read.digest, *sealed.signature(), &read.opened);
+        Ok(read)
+    }
+
+    /// Reads a template that was read before, while its packet is remembered: digest and signature stand for the whole, and
+    /// a client's key is for good. Otherwise as [`read`](Self::read).
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub(crate) fn read_again(&self, sealed: &SealedTemplate, session: &SessionId) -> Result<ReadTemplate, HolderError> {
+        let digest = sealed.digest();
+        match self.packets.get(&digest, sealed.signature()) {
+            Some(packet) => {
+                let opened = open_parts(self.party, &self.readers, sealed, packet)?;
+                Ok(self.compared(sealed, session, digest, opened))
+            }
+            None => self.read(sealed, session),
+        }
     }
 
     /// Opens this holder's parts of a template whose signature was checked.
@@ -115,10 +134,19 @@ impl TemplateReader {
     /// # Errors
     /// Packets that do not open.
     pub(crate) fn open(&self, sealed: &SealedTemplate, session: &SessionId) -> Result<ReadTemplate, HolderError> {
-        let digest = sealed.digest();
         let opened = unseal(self.party, &self.kem, &self.readers, sealed)?;
+        Ok(self.compared(sealed, session, sealed.digest(), opened))
+    }
+
+    fn compared(
+        &self,
+        sealed: &SealedTemplate,
+        session: &SessionId,
+        digest: TemplateDigest,
+        opened: OpenedTemplate,
+    ) -> ReadTemplate {
         let shared = |part: Part| opened.part_digest(part, session, &digest).unwrap_or(Digest([0; 32]));
         let parts = self.party.parts().map(shared);
-        Ok(ReadTemplate { associated: sealed.associated().clone(), digest, opened, parts })
+        ReadTemplate { associated: sealed.associated().clone(), digest, opened, parts }
     }
 }

@@ -9,9 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use veilmatch_domain::{CollectionId, Epoch, Explain as _, Party, SessionId, SubjectId, Suspect, Timestamp};
-use veilmatch_gallery::{
-    Change, CollectionIndex, Description, Image, IntentId, plan_merge, plan_rebuild, plan_rotation,
-};
+use veilmatch_gallery::{Change, CollectionIndex, Description, Image, IntentId, Planner};
 use veilmatch_glwe::{ClientAnswer, ClientRequest, FromHolder, Parameters, Refusal, ToHolder};
 
 use crate::search::Search;
@@ -110,6 +108,20 @@ const LONGEST_PAUSE_MS: u64 = 60_000;
 pub(crate) struct Collection {
     pub(crate) description: Description,
     pub(crate) index: CollectionIndex,
+    /// Until when more templates were announced, in the driver's milliseconds: maintenance leaves those that are stored
+    /// and not indexed to whoever brings the rest.
+    pub(crate) expecting: u64,
+}
+
+impl Collection {
+    pub(crate) fn new(description: Description, index: CollectionIndex) -> Self {
+        Self { description, index, expecting: 0 }
+    }
+
+    pub(crate) fn planner(&self, parameters: Parameters) -> Planner<'_> {
+        let Description { dimension, group_capacity, .. } = self.description;
+        Planner::new(parameters, dimension, group_capacity as usize, &self.index)
+    }
 }
 
 /// A search that waits for a gate.
@@ -224,6 +236,8 @@ pub struct Matcher {
     epochs: [Option<Epoch>; 3],
     maintain_from: u64,
     pause_ms: u64,
+    /// Whether maintenance found nothing to do when it last looked.
+    rests: bool,
     /// The number that requests of the matcher to itself have: nobody waits for an answer.
     own: u64,
 }
@@ -240,7 +254,7 @@ impl Matcher {
     pub fn new(parameters: Parameters, limits: Limits, image: Image) -> Self {
         let mut collections = BTreeMap::new();
         for (id, stored) in image.collections {
-            collections.insert(id, Collection { description: stored.description, index: stored.index });
+            collections.insert(id, Collection::new(stored.description, stored.index));
         }
         let shared = Shared {
             parameters,
@@ -268,6 +282,7 @@ impl Matcher {
             epochs: [None; 3],
             maintain_from: 0,
             pause_ms: 0,
+            rests: false,
             own: u64::MAX,
         };
         for (id, intent) in image.intents {
@@ -349,7 +364,7 @@ impl Matcher {
             .shared
             .collections
             .get(collection)
-            .map(|c| plan_rotation(&self.shared.parameters, &c.index))
+            .map(|c| c.planner(self.shared.parameters).rotation())
             .unwrap_or_default();
         self.waiting.push_back((request, Job::Rebuild { collection: collection.clone(), plans }));
         self.react()
@@ -406,7 +421,13 @@ impl Matcher {
             waiting: self.waiting.len(),
             writing: self.writer.is_some(),
             unsettled: self.writer.as_ref().is_some_and(Writer::is_promised),
+            at_rest: self.rests && self.writer.is_none() && self.waiting.is_empty(),
         }
+    }
+
+    /// Whether more templates were announced for some collection.
+    fn expects_more(&self) -> bool {
+        self.shared.collections.values().any(|c| self.shared.now < c.expecting)
     }
 
     /// Whether nothing that a client was promised is under way or waits.
@@ -472,8 +493,8 @@ impl Matcher {
                     match self.shared.collections.get_mut(&collection) {
                         Some(known) => known.description = description,
                         None => {
-                            let index = CollectionIndex::default();
-                            self.shared.collections.insert(collection, Collection { description, index });
+                            let new = Collection::new(description, CollectionIndex::default());
+                            self.shared.collections.insert(collection, new);
                         }
                     }
                     self.shared.answer(request, ClientAnswer::Done);
@@ -683,7 +704,7 @@ impl Matcher {
     }
 
     /// Begins what the index needs when nobody waits for anything: templates that are not searchable yet, groups that
-    /// carry erased members or are of an old epoch, merges.
+    /// carry erased members, are of an old epoch or of another width than the collection's, merges.
     fn maintain(&mut self) {
         if std::mem::take(&mut self.shared.succeeded) {
             (self.pause_ms, self.maintain_from) = (0, self.shared.now);
@@ -693,23 +714,26 @@ impl Matcher {
             return;
         }
         let Some(epoch) = self.shared.epoch else { return };
-        let parameters = self.shared.parameters;
+        let (parameters, now) = (self.shared.parameters, self.shared.now);
         let chore = self.shared.collections.iter().find_map(|(id, c)| {
             let collection = id.clone();
+            if now < c.expecting {
+                return None;
+            }
             if !c.index.pending().is_empty() {
                 return Some(Job::Index { collection });
             }
-            let rebuild = |group| plan_rebuild(&parameters, &c.index, group);
-            let late: Vec<_> = c.index.overdue().iter().copied().filter_map(rebuild).collect();
+            let planner = c.planner(parameters);
+            let late: Vec<_> = c.index.overdue().iter().filter_map(|group| planner.rebuild(*group)).collect();
             let plans = if late.is_empty() {
                 let old = c.index.groups().find(|g| g.packed.epoch < epoch).map(|g| g.packed.group);
-                let capacity = c.description.group_capacity as usize;
-                old.and_then(rebuild).or_else(|| plan_merge(&parameters, &c.index, capacity)).into_iter().collect()
+                old.and_then(|group| planner.rebuild(group)).or_else(|| planner.tidy()).into_iter().collect()
             } else {
                 late
             };
             (!plans.is_empty()).then_some(Job::Rebuild { collection, plans })
         });
+        self.rests = chore.is_none() && !self.expects_more();
         if let Some(job) = chore {
             // Until it has succeeded it is not begun again at once.
             self.pause_ms = (self.pause_ms * 2).clamp(250, LONGEST_PAUSE_MS);

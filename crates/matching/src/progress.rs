@@ -13,4 +13,6 @@ pub struct Progress {
     pub writing: bool,
     /// Decisions that not all holders have acknowledged yet.
     pub unsettled: bool,
+    /// Whether all that is stored can be searched, all groups have their collection's width, and none is to be merged.
+    pub at_rest: bool,
 }

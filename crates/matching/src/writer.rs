@@ -17,7 +17,7 @@ use std::sync::Arc;
 use veilmatch_domain::{
     CollectionId, GroupId, Party, Purpose, SessionId, SubjectId, Suspect, TemplateDigest, Timestamp,
 };
-use veilmatch_gallery::{BuildPlan, Change, GroupMember, GroupRecord, Intent, IntentId, plan_addition, plan_rebuild};
+use veilmatch_gallery::{BuildPlan, Change, GroupMember, GroupRecord, Intent, IntentId};
 use veilmatch_glwe::{
     BuildOrder, ClientAnswer, FromHolder, MAX_ADMISSION, Refusal, ToHolder, Verdict, admission_session,
 };
@@ -69,6 +69,9 @@ struct Agenda {
     since: u64,
     allowance: u64,
 }
+
+/// How long maintenance waits for the rest of a bulk, after each of its batches, in milliseconds.
+const MORE_FOLLOWS_MS: u64 = 2_000;
 
 /// Deadlines that may pass before the client hears that a commit is not acknowledged.
 const PATIENCE: u32 = 2;
@@ -185,7 +188,7 @@ impl Writer {
             }
             Job::Index { collection } => {
                 let mut agenda = Agenda::new(shared, request, collection, ClientAnswer::Done);
-                agenda.plan_addition(shared)?;
+                agenda.plan_addition(shared, false)?;
                 Ok(Self::next_build(shared, agenda))
             }
             Job::Resume { id, intent } => Ok(Some(Self::resume(shared, request, id, intent))),
@@ -221,9 +224,7 @@ impl Writer {
         let answer = ClientAnswer::Enrolled { verdicts };
         let mut agenda = Agenda::new(shared, request, collection.clone(), answer);
         if sent.is_empty() {
-            if !more_follows {
-                agenda.plan_addition(shared)?;
-            }
+            agenda.plan_addition(shared, more_follows)?;
             return Ok(Self::next_build(shared, agenda));
         }
         let attempt = shared.next_attempt();
@@ -667,23 +668,31 @@ impl Writer {
 impl Agenda {
     /// The templates of the request are stored, as far as they were accepted.
     fn admitted(mut self, shared: &mut Shared, more_follows: bool) -> Option<Writer> {
-        if !more_follows && let Err(error) = self.plan_addition(shared) {
+        if let Err(error) = self.plan_addition(shared, more_follows) {
             self.fail(shared, error.refusal());
             return None;
+        }
+        if more_follows && !self.plans.is_empty() {
+            // The rest of the bulk need not wait for groups that are built on the way. If one fails, its members are indexed
+            // later.
+            self.tell_client(shared, self.answer.clone());
+            self.overdue = PATIENCE;
         }
         Writer::next_build(shared, self)
     }
 
-    /// Plans groups for all that is stored and not indexed, and for groups that carry erased members.
-    fn plan_addition(&mut self, shared: &mut Shared) -> Result<(), MatcherError> {
-        let parameters = shared.parameters;
+    /// Plans groups for all that is stored and not indexed, and for groups that carry erased members; full groups alone if
+    /// more templates follow.
+    fn plan_addition(&mut self, shared: &mut Shared, more_follows: bool) -> Result<(), MatcherError> {
+        let (parameters, now) = (shared.parameters, shared.now);
         let collection = shared.collection(&self.collection)?;
-        let capacity = collection.description.group_capacity as usize;
-        let index = &collection.index;
-        self.plans = plan_addition(&parameters, index, index.pending(), capacity).into();
-        let taken: Vec<GroupId> = self.plans.iter().flat_map(|p| p.replaces.clone()).collect();
-        for group in index.overdue().iter().filter(|g| !taken.contains(g)) {
-            self.plans.extend(plan_rebuild(&parameters, index, *group));
+        collection.expecting = if more_follows { now.saturating_add(MORE_FOLLOWS_MS) } else { 0 };
+        let planner = collection.planner(parameters);
+        self.plans = planner.addition(more_follows).into();
+        if !more_follows {
+            let taken: Vec<GroupId> = self.plans.iter().flat_map(|p| p.replaces.clone()).collect();
+            let late = collection.index.overdue().iter().filter(|g| !taken.contains(g));
+            self.plans.extend(late.filter_map(|group| planner.rebuild(*group)));
         }
         Ok(())
     }
@@ -694,7 +703,7 @@ impl Agenda {
         let parameters = shared.parameters;
         let Ok(collection) = shared.collection(&self.collection) else { return None };
         if let Some(group) = group
-            && plan_rebuild(&parameters, &collection.index, group).is_none()
+            && collection.planner(parameters).rebuild(group).is_none()
         {
             collection.index.drop_group(group);
             let collection = self.collection.clone();
@@ -703,8 +712,8 @@ impl Agenda {
             shared.rebuild_waiters.push((self.request, self.collection));
             return None;
         } else if let Ok(collection) = shared.collection(&self.collection) {
-            let index = &collection.index;
-            self.plans = index.overdue().iter().filter_map(|g| plan_rebuild(&parameters, index, *g)).collect();
+            let planner = collection.planner(parameters);
+            self.plans = collection.index.overdue().iter().filter_map(|group| planner.rebuild(*group)).collect();
         }
         Writer::next_build(shared, self)
     }

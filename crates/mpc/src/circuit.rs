@@ -330,9 +330,7 @@ impl Circuit {
             Gate::Operand { .. } | Gate::And(..) => return None,
             Gate::Constant(value) if constants => Lanes::clone(value),
             Gate::Constant(value) => Lanes::zeros(value.len()),
-            Gate::Xor(a, b) => {
-                Lanes::xor_of(fetch(*a)?, fetch(*b)?)
-            }
+            Gate::Xor(a, b) => Lanes::xor_of(fetch(*a)?, fetch(*b)?),
             Gate::Flip(a, value) => {
                 let mut result = fetch(*a)?.clone();
                 if constants {

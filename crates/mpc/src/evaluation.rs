@@ -359,8 +359,7 @@ impl Evaluation {
         let mut rest = bytes;
         for shape in self.circuit.inputs() {
             let size = value_bytes(shape.width);
-            let (chunk, after) =
-                rest.split_at_checked(shape.lanes * size).ok_or(ProtocolError::Truncated { from })?;
+            let (chunk, after) = rest.split_at_checked(shape.lanes * size).ok_or(ProtocolError::Truncated { from })?;
             rest = after;
             let first = values.len();
             match size {

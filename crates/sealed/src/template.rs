@@ -195,6 +195,12 @@ impl SealedTemplate {
         &self.data
     }
 
+    /// The client's signature, checked or not.
+    #[must_use]
+    pub fn signature(&self) -> &[u8; SIGNATURE_BYTES] {
+        &self.signature
+    }
+
     /// What the template is known by: the digest of everything but the signature.
     ///
     /// The signature is left out on purpose. Ed25519 lets the *signer* make any number of valid signatures of one

@@ -1,4 +1,8 @@
-//! The thread that owns the holder: events in, and out of each batch of them first what must be stored, then what is sent.
+//! The task that owns the holder: events in, and out of each batch of them first what must be stored, then what is sent.
+//!
+//! It runs beside the tasks of the network, on the same few threads: a round of the decision protocol takes less time to
+//! compute than to wake a thread, and a message that goes from task to task of one thread wakes none. A sync of the disk
+//! stops the thread; nothing could leave meanwhile anyway.
 //!
 //! Events that wait are taken together, so that one sync serves all of them (group commit). If a batch cannot be stored,
 //! nothing of it is sent: the holder in memory is ahead of the disk and is dropped; it is made again from what is stored,
@@ -29,7 +33,7 @@ const BATCH: usize = 256;
 const FIRST_WAIT: Duration = Duration::from_millis(250);
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
-/// What the thread hears of.
+/// What the task hears of.
 pub(crate) enum Event {
     /// The matcher opened a stream.
     MatcherUp { lane: Lane, stream: StreamId, to: Outgoing },
@@ -115,7 +119,7 @@ impl Explain for Unready {
     }
 }
 
-/// What the thread is given.
+/// What the task is given.
 pub(crate) struct Setup {
     pub(crate) origin: Origin,
     pub(crate) deadlines: Deadlines,
@@ -141,7 +145,7 @@ enum End {
 pub(crate) type Awake = (Holder, Memory);
 
 /// Runs until it is asked to end; the error is one that does not go away by itself.
-pub(crate) fn run(setup: &Setup, first: Awake, events: &mut mpsc::Receiver<Event>) -> Result<(), MemoryError> {
+async fn run(setup: &Setup, first: Awake, events: &mut mpsc::Receiver<Event>) -> Result<(), MemoryError> {
     let mut awake = Some(first);
     let mut wait = FIRST_WAIT;
     for incarnation in 0.. {
@@ -149,7 +153,7 @@ pub(crate) fn run(setup: &Setup, first: Awake, events: &mut mpsc::Receiver<Event
             Ok(awake) => {
                 let begun = Instant::now();
                 let mut core = Core::new(setup, incarnation, awake);
-                match core.run(events) {
+                match core.run(events).await {
                     End::Shutdown => return Ok(()),
                     End::NotStored(error) => {
                         core.connections.cut();
@@ -171,7 +175,7 @@ pub(crate) fn run(setup: &Setup, first: Awake, events: &mut mpsc::Receiver<Event
         if !error.heals() {
             return Err(error);
         }
-        if refuse_for(wait, &refusal, events) == Goes::End {
+        if refuse_for(wait, &refusal, events).await == Goes::End {
             return Ok(());
         }
         wait = (wait * 2).min(LONGEST_WAIT);
@@ -186,10 +190,10 @@ enum Goes {
 }
 
 /// Lets time pass. The ticks come ten times a second.
-fn refuse_for(wait: Duration, cause: &Refusal, events: &mut mpsc::Receiver<Event>) -> Goes {
+async fn refuse_for(wait: Duration, cause: &Refusal, events: &mut mpsc::Receiver<Event>) -> Goes {
     let begun = Instant::now();
     while begun.elapsed() < wait {
-        match events.blocking_recv() {
+        match events.recv().await {
             None | Some(Event::Shutdown) => return Goes::End,
             Some(Event::Administer { answer, .. }) => {
                 let _ = answer.send(Err(cause.clone()));
@@ -266,10 +270,10 @@ impl<'a> Core<'a> {
         core
     }
 
-    fn run(&mut self, events: &mut mpsc::Receiver<Event>) -> End {
+    async fn run(&mut self, events: &mut mpsc::Receiver<Event>) -> End {
         self.publish(events.len());
         loop {
-            let Some(event) = events.blocking_recv() else { return self.end() };
+            let Some(event) = events.recv().await else { return self.end() };
             self.take(event);
             for _ in 1..BATCH {
                 match events.try_recv() {
@@ -283,6 +287,10 @@ impl<'a> Core<'a> {
             }
             if self.ending.is_some_and(|latest| Instant::now() >= latest || self.is_quiet()) {
                 return self.end();
+            }
+            // What was sent leaves before more is computed.
+            if !events.is_empty() {
+                tokio::task::yield_now().await;
             }
         }
     }
@@ -495,7 +503,7 @@ impl<'a> Core<'a> {
         let (results, incarnation) = (self.setup.results.clone(), self.incarnation);
         pool.spawn(move || {
             let worked = work.run();
-            // The thread that takes it has ended, or there is nobody to tell.
+            // The task that takes it has ended, or there is nobody to tell.
             if let Some(results) = results.upgrade() {
                 let _ = results.blocking_send(Event::Worked { incarnation, worked });
             }
@@ -571,16 +579,16 @@ impl<'a> Core<'a> {
     }
 }
 
-/// The thread's handle: it has ended when this yields.
+/// The task's handle: it has ended when this yields.
 pub(crate) type Ended = oneshot::Receiver<Result<(), MemoryError>>;
 
-/// Starts the thread.
-pub(crate) fn start(setup: Setup, first: Awake, mut events: mpsc::Receiver<Event>) -> std::io::Result<Ended> {
+/// Starts the task. Must be called inside a tokio runtime.
+pub(crate) fn start(setup: Setup, first: Awake, mut events: mpsc::Receiver<Event>) -> Ended {
     let (ended, end) = oneshot::channel();
-    std::thread::Builder::new().name("holder".to_owned()).spawn(move || {
-        let result = run(&setup, first, &mut events);
-        // Whoever started the thread has lost interest.
+    tokio::spawn(async move {
+        let result = run(&setup, first, &mut events).await;
+        // Whoever started the task has lost interest.
         let _ = ended.send(result);
-    })?;
-    Ok(end)
+    });
+    end
 }

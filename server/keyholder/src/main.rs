@@ -126,7 +126,7 @@ fn restore(config: Config, unlock: Unlock) -> Result<(), Failure> {
     let restoring = Restoring::begin(config, unlock, Cost::default())?;
     let hex: String = restoring.fingerprint().0.iter().map(|byte| format!("{byte:02x}")).collect();
     writeln!(io::stdout(), "fingerprint of the fresh key: {hex}")?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = veilmatch_service::start_runtime()?;
     runtime.block_on(restoring.finish(Cost::default()))?;
     writeln!(io::stdout(), "restored: start the key holder, then begin a new epoch at all three")?;
     Ok(())
@@ -134,7 +134,7 @@ fn restore(config: Config, unlock: Unlock) -> Result<(), Failure> {
 
 fn serve(config: Config, unlock: Unlock) -> Result<(), Failure> {
     veilmatch_service::start_logs(config.log);
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = veilmatch_service::start_runtime()?;
     runtime.block_on(async {
         let (terminate, interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         Ok(Server::open(config, unlock).await?.serve(either(terminate, interrupt)).await?)

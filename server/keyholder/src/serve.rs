@@ -117,8 +117,8 @@ pub enum ServeError {
     /// The network server failed.
     #[error("the server failed: {0}")]
     Server(#[source] tonic::transport::Error),
-    /// The holder's thread ended in a fault of the program.
-    #[error("the key holder's thread ended unexpectedly")]
+    /// The holder's task ended in a fault of the program.
+    #[error("the key holder's task ended unexpectedly")]
     Broken,
 }
 
@@ -314,7 +314,7 @@ impl Server {
         });
         let (deadlines, limits, results) = (config.deadlines, config.limits, events.downgrade());
         let setup = Setup { origin, deadlines, limits, query_pool, bulk_pool, results, overview: shown };
-        let ended = core::start(setup, awake, receiver).map_err(|e| ServeError::Threads { reason: e.to_string() })?;
+        let ended = core::start(setup, awake, receiver);
         Ok(Self { security, incoming, shared, peers, ended, tasks })
     }
 
@@ -350,7 +350,7 @@ impl Server {
 
         let result = tokio::select! {
             () = shutdown => {
-                // If the thread has ended already, that is what the next line hears.
+                // If the task has ended already, that is what the next line hears.
                 let _ = shared.events.send(Event::Shutdown).await;
                 ended_result((&mut ended).await)
             }

@@ -1,7 +1,7 @@
-//! The thread that owns the [`Matcher`] state machine.
+//! The task that owns the [`Matcher`] state machine.
 //!
 //! Everything that happens reaches it as an [`Event`] through one bounded channel; what it says goes to the links and to
-//! whoever asked. Scans run on a pool of their own, storage on a thread of its own, in order, so the state machine
+//! whoever asked. It runs beside the tasks of the network, so that a message wakes no thread on its way. Scans run on a pool of their own, storage on a thread of its own, in order, so the state machine
 //! never waits for a disk or a core. A request that finds the channel full is refused at once: load turns into
 //! RESOURCE_EXHAUSTED, not into memory.
 
@@ -177,7 +177,7 @@ impl Pending {
 
 impl Core {
     /// Runs until it is told to finish or nobody is left to tell it anything.
-    pub(crate) fn run(mut self) {
+    pub(crate) async fn run(mut self) {
         let (store, jobs) = channel::channel::<Work>();
         let storage = Arc::clone(&self.storage);
         let results = self.events.downgrade();
@@ -196,7 +196,7 @@ impl Core {
         let mut lanes = [[false; 2]; 3];
         let mut pending: BTreeMap<RequestId, Pending> = BTreeMap::new();
         let mut finishing: Option<(Instant, oneshot::Sender<()>)> = None;
-        while let Some(event) = self.inbox.blocking_recv() {
+        while let Some(event) = self.inbox.recv().await {
             let reaction = match event {
                 Event::Request { reply, .. } | Event::Describe { reply, .. } | Event::Index { reply, .. }
                     if finishing.is_some() =>
@@ -264,6 +264,10 @@ impl Core {
             {
                 break;
             }
+            // What was sent leaves before more is taken.
+            if !self.inbox.is_empty() {
+                tokio::task::yield_now().await;
+            }
         }
         for (_, waiting) in pending {
             let _ = waiting.reply.send(ClientAnswer::Refused(stopped()));
@@ -273,11 +277,11 @@ impl Core {
             let _ = store.send(work);
         }
         drop(store);
-        // Results of the last jobs have nobody to go to; the channel must not hold the thread up.
+        // Results of the last jobs have nobody to go to; the channel must not hold the storage thread up.
         self.inbox.close();
         while self.inbox.try_recv().is_ok() {}
         if let Ok(writer) = writer {
-            let _ = writer.join();
+            let _ = tokio::task::spawn_blocking(move || writer.join()).await;
         }
         if let Some((_, done)) = finishing {
             let _ = done.send(());

@@ -46,7 +46,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     start_logs(config.log);
-    let Ok(runtime) = tokio::runtime::Builder::new_multi_thread().enable_all().build() else {
+    let Ok(runtime) = veilmatch_service::start_runtime() else {
         complain(&veilmatch_matcher::RunError::Threads);
         return ExitCode::from(3);
     };

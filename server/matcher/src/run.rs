@@ -187,15 +187,7 @@ impl Bound {
             events: events.clone(),
             inbox,
         };
-        let runtime = tokio::runtime::Handle::current();
-        let core = std::thread::Builder::new()
-            .name("matcher".to_owned())
-            .spawn(move || {
-                // Links end inside the runtime that they were started in.
-                let _inside = runtime.enter();
-                core.run();
-            })
-            .map_err(|_| RunError::Threads)?;
+        let core = tokio::spawn(core.run());
         let ticker = tick(events);
 
         let (reporter, health) = tonic_health::server::health_reporter();
@@ -230,7 +222,7 @@ impl Bound {
         handle.finish(Instant::now()).await;
         watcher.abort();
         ticker.abort();
-        let _ = tokio::task::spawn_blocking(move || core.join()).await;
+        let _ = core.await;
         tracing::info!("the matcher has ended");
         served.map_err(|e| RunError::Serve(veilmatch_transport::cause(&e)))
     }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use veilmatch_keyholder::keyfile::Unlock;
-use veilmatch_service::{ended_by_signal, start_logs};
+use veilmatch_service::{ended_by_signal, start_logs, start_runtime};
 
 use super::{DeploymentError, Role};
 use crate::exit::CliError;
@@ -13,7 +13,7 @@ use crate::exit::CliError;
 /// # Errors
 /// [`CliError`] with the party's own error.
 pub fn serve(role: Role, config: &Path) -> Result<(), CliError> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|e| {
+    let runtime = start_runtime().map_err(|e| {
         let reason = e.kind().to_string();
         CliError::protocol(DeploymentError::Process { role: role.to_string(), reason })
     })?;
