@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use veilmatch_domain::{CollectionId, Dimension, Threshold};
 
+use crate::bench::Bench;
 use crate::network::Network;
 
 const EXIT_CODES: &str = "\
@@ -43,13 +44,6 @@ Examples:
 
 It runs until Ctrl-C or SIGTERM, and starts again what ends by itself. The
 folder's veilmatch.toml is a profile: export VEILMATCH_PROFILE=FOLDER/veilmatch.toml";
-
-const BENCH_EXAMPLES: &str = "\
-Examples:
-  veilmatch bench services
-  veilmatch bench services --gallery 10000 --dim 256 --queries 50 --json
-
-All five parties share this machine: times contain everybody's work.";
 
 const PKI_EXAMPLES: &str = "\
 Examples:
@@ -128,31 +122,6 @@ pub struct UpArguments {
     #[arg(long, value_name = "D", default_value = "512", value_parser = dimension, requires = "collection")]
     pub dim: Dimension,
     /// Write one JSON object to standard output once everything runs
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// The measurements.
-#[derive(Debug, Subcommand)]
-pub enum Bench {
-    /// The real services: latency by stage, enrolment rates, bytes, memory and disk space of each process
-    #[command(after_help = BENCH_EXAMPLES)]
-    Services(BenchArguments),
-}
-
-/// Arguments of `bench services`.
-#[derive(Clone, Debug, Args)]
-pub struct BenchArguments {
-    /// How many people to enrol in bulk
-    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(2..=1_000_000))]
-    pub gallery: u32,
-    /// Dimension of the synthetic embeddings, 16 to 1024
-    #[arg(long, value_name = "D", default_value = "512", value_parser = dimension)]
-    pub dim: Dimension,
-    /// How many questions of each kind
-    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-    pub queries: u32,
-    /// Write one JSON object to standard output and nothing else
     #[arg(long)]
     pub json: bool,
 }
@@ -278,12 +247,12 @@ pub struct PairsArguments {
     pub json: bool,
 }
 
-fn dimension(text: &str) -> Result<Dimension, String> {
+pub(crate) fn dimension(text: &str) -> Result<Dimension, String> {
     let number: usize = text.parse().map_err(|_| String::from("not a whole number"))?;
     Dimension::new(number).map_err(|e| e.to_string())
 }
 
-fn threshold(text: &str) -> Result<Threshold, String> {
+pub(crate) fn threshold(text: &str) -> Result<Threshold, String> {
     let number: f64 = text.parse().map_err(|_| String::from("not a number"))?;
     Threshold::new(number).map_err(|e| e.to_string())
 }

@@ -36,7 +36,7 @@ mod testing;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use arguments::{Bench, Command, Evaluation, ServeParty};
+use arguments::{Command, Evaluation, ServeParty};
 use engine::Found;
 use exit::{CliError, Verdict};
 use local::Role;
@@ -61,9 +61,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, demo: &Found<'_>, eval
             pairs::run(pairs, eval, &progress).and_then(|r| finish(&r, json))
         }
         Command::Network(command) => network::run(command, parsed.profile.as_deref(), &progress),
-        Command::Bench { what: Bench::Services(arguments) } => {
-            bench::run(arguments, json, &progress).map(|()| Verdict::Agrees)
-        }
+        Command::Bench { what } => bench::run(what, json, &progress),
         Command::Up(arguments) => up::run(arguments, json, &progress).map(|()| Verdict::Agrees),
         Command::Pki { what } => pki::run(what, json).map(|()| Verdict::Agrees),
         Command::Serve(arguments) => {
