@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use veilmatch_domain::{CollectionId, Dimension, Threshold};
 
 use crate::bench::Bench;
+use crate::calibrate::{self, CalibrateArguments};
 use crate::network::Network;
+use crate::rotation::RotationCommand;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -95,6 +97,18 @@ pub enum Command {
         #[command(subcommand)]
         what: Bench,
     },
+    /// Public rotations, which gather what tells people apart in the first coordinates
+    Rotation {
+        /// What to do.
+        #[command(subcommand)]
+        what: RotationCommand,
+    },
+    /// Measure whether a coarse first stage would pay, on labelled embeddings
+    ///
+    /// Thresholds are chosen on one half of the people and reported on the other. A first stage is an opening: it shows the
+    /// matcher a set of candidates. This command only measures; searches have one stage.
+    #[command(after_help = calibrate::EXAMPLES)]
+    Calibrate(CalibrateArguments),
     /// The commands that ask a deployment.
     #[command(flatten)]
     Network(Network),
@@ -320,6 +334,14 @@ mod tests {
             "veilmatch clients add --id gate-7 --key AAAA --roles verify",
             "veilmatch clients revoke --id gate-7 --at k3",
             "veilmatch collections create staff",
+            "veilmatch bench scan --repeat 8",
+            "veilmatch bench scan --probes 1,0",
+            "veilmatch bench report",
+            "veilmatch calibrate --embeddings a.npy --labels b.csv --m 30",
+            "veilmatch calibrate --embeddings a.npy --labels b.csv --hit-rate 1.1",
+            "veilmatch rotation fit --out r",
+            "veilmatch rotation fit --random --out r",
+            "veilmatch rotation fit --embeddings a.npy --random --dim 64 --out r",
             "veilmatch audit show",
             "veilmatch audit show --holder k0 --folder log",
             "veilmatch audit verify --holder k0 --expect 7:00",
@@ -341,6 +363,12 @@ mod tests {
             "veilmatch clients revoke --id gate-7 --at k2",
             "veilmatch audit verify --folder log",
             "veilmatch audit show --holder k0",
+            "veilmatch bench scan --gallery 1000000 --threads 2 --probes 1,8,32 --json",
+            "veilmatch bench services --queries 3",
+            "veilmatch bench report --out r.html --from a.json b.json",
+            "veilmatch calibrate --embeddings a.npy --labels b.csv --rotation r --m 32,64",
+            "veilmatch rotation fit --random --dim 64 --out r",
+            "veilmatch identify --embedding a.npy --rotation r",
         ] {
             assert!(parse(&words(good)).is_ok(), "{good}");
         }
