@@ -5,19 +5,17 @@ use veilmatch_domain::{CollectionId, Explain, GroupId};
 use veilmatch_domain::{Decision, Dimension, Outcome, Party, Policy, Revision, Suspect, Threshold};
 use veilmatch_glwe::{BuildOrder, FromHolder, GroupSums, Parameters, ToHolder, Verdict, build_session};
 use veilmatch_holder::HolderError;
-use veilmatch_kernels::{pack, unpack};
+use veilmatch_kernels::{from_bytes, to_bytes};
 
 use crate::cheats::{A, B, D, Puppet, Scene, exists, points_at};
 use veilmatch_tests::{query, random_unit};
 
-/// Adds something to one residue of a packed list.
+/// Adds something to one residue of a list.
 fn bump(parameters: &Parameters, packed: &mut Vec<u8>, place: usize, by: u32) {
     let q = parameters.modulus;
-    let count = packed.len() * 8 / 31;
-    let count = (0..=count).rev().find(|&c| unpack(q, packed, c).is_ok()).unwrap();
-    let mut residues = unpack(q, packed, count).unwrap();
+    let mut residues = from_bytes(q, packed, packed.len() / 4).unwrap();
     residues[place] = ((u64::from(residues[place]) + u64::from(by)) % u64::from(q)) as u32;
-    *packed = pack(q, &residues);
+    *packed = to_bytes(&residues);
 }
 
 #[test]
@@ -25,7 +23,7 @@ fn any_coefficient_of_any_sum() {
     let mut puppet = Puppet::with_groups(101);
     let p = puppet.scene.cluster.parameters();
     let n = p.degree;
-    // A has rank 2: A_0 and A_1 lie one after the other, B_0 and B_1 hold 32 coefficients each.
+    // A has rank 2: A_0 and A_1 lie one after the other, B_0 and B_1 hold 32 folded values each.
     let places = [(0, 0), (0, 1), (0, 777), (0, n - 1), (0, n), (0, n + 1234), (0, 2 * n - 1), (1, 0), (1, n - 1)];
     for (turn, (group, place)) in places.into_iter().enumerate() {
         let by = [1, p.modulus - 1, 12_345][turn % 3];
@@ -50,9 +48,9 @@ fn swapped_bodies_and_other_bodies() {
     let mut puppet = Puppet::with_groups(102);
     let p = puppet.scene.cluster.parameters();
     let swap = |packed: &mut Vec<u8>, count: usize| {
-        let mut residues = unpack(p.modulus, packed, count).unwrap();
+        let mut residues = from_bytes(p.modulus, packed, count).unwrap();
         residues.rotate_left(count / 2);
-        *packed = pack(p.modulus, &residues);
+        *packed = to_bytes(&residues);
     };
     puppet.refuses("scan-check", |_, _, sums| swap(&mut sums[0].masks, 2 * p.degree));
     puppet.refuses("scan-check", |_, _, sums| swap(&mut sums[0].scores, 64));

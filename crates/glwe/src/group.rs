@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use veilmatch_domain::{Epoch, GroupId, Part, Revision};
-use veilmatch_kernels::{PackingError, Ring, ScanProbe, pack, packed_bytes, scan_bodies, unpack};
+use veilmatch_kernels::{PackingError, Ring, ScanProbe, pack, packed_bytes, scan_bodies, to_bytes, unpack};
 use veilmatch_secret::{Digest, Hasher};
 
 use crate::{GroupSums, Layout, Masks, Parameters, PartPayload};
@@ -163,21 +163,22 @@ impl ProbeCiphertext {
 }
 
 impl PackedGroup {
-    /// The matcher's side of the scan of this group: A_k whole and transformed, B_k as its coefficients βt.
+    /// The matcher's side of the scan of this group: A_k whole, B_k folded to N/β values; nothing is transformed back.
     #[must_use]
     pub fn scan(&self, parameters: &Parameters, ring: &Ring, probe: &ProbeCiphertext) -> GroupSums {
         let scanned = ScanProbe { masks: &probe.masks, bodies: &probe.bodies };
         let (a, b) = scan_bodies(ring, scanned, &self.bodies, self.layout.rank());
         let mut scores = Vec::with_capacity(self.layout.capacity(parameters));
-        for mut body in b {
-            ring.inverse(&mut body);
-            scores.extend(body.iter().step_by(self.layout.beta()));
+        if let Some(folding) = ring.folding(self.layout.beta()) {
+            for mut body in b {
+                scores.extend_from_slice(ring.fold(folding, &mut body));
+            }
         }
         GroupSums {
             group: self.group,
             revision: self.revision,
-            masks: encode_polynomials(parameters, &a.concat()),
-            scores: pack(parameters.modulus, &scores),
+            masks: to_bytes(&a.concat()),
+            scores: to_bytes(&scores),
         }
     }
 }

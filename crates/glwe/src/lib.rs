@@ -24,7 +24,7 @@ pub use group::{
     sum_parts,
 };
 pub use layout::{Layout, LayoutError, MAX_RANK, SlotPlace};
-pub use masks::{MaskSeed, Masks, uniform_polynomial};
+pub use masks::{MaskSeed, Masks, uniform_polynomial, uniform_residues};
 pub use messages::{
     BuildOrder, ClientAnswer, ClientRequest, FromHolder, GroupSums, MAX_ADMISSION, Member, PartPayload, ProbeShape,
     Refusal, ToHolder, Verdict, admission_session, build_session, query_session,

@@ -44,15 +44,21 @@ impl MaskSeed {
     }
 }
 
-/// N values uniform modulo q, by rejection from 31 bits. Variable time in the rejected values alone, which are
-/// independent of the accepted ones.
+/// N values uniform modulo q: [`uniform_residues`].
 #[must_use]
 pub fn uniform_polynomial(parameters: &Parameters, stream: &mut Stream) -> Vec<u32> {
+    uniform_residues(parameters, stream, parameters.degree)
+}
+
+/// `count` values uniform modulo q, by rejection from 31 bits; fewer are the first ones of more. Variable time in the
+/// rejected values alone, which are independent of the accepted ones.
+#[must_use]
+pub fn uniform_residues(parameters: &Parameters, stream: &mut Stream, count: usize) -> Vec<u32> {
     let bits = 32 - (parameters.modulus - 1).leading_zeros();
-    let mut values = Vec::with_capacity(parameters.degree);
-    let mut bytes = vec![0u8; parameters.degree * 4];
-    while values.len() < parameters.degree {
-        let wanted = (parameters.degree - values.len()) * 4;
+    let mut values = Vec::with_capacity(count);
+    let mut bytes = vec![0u8; count * 4];
+    while values.len() < count {
+        let wanted = (count - values.len()) * 4;
         let Some(chunk) = bytes.get_mut(..wanted) else { break };
         stream.fill(chunk);
         let words = chunk.as_chunks::<4>().0.iter().map(|word| u32::from_le_bytes(*word) >> (32 - bits));
@@ -65,6 +71,18 @@ pub fn uniform_polynomial(parameters: &Parameters, stream: &mut Stream) -> Vec<u
 mod tests {
     use super::*;
     use crate::GLWE_2048_V1;
+
+    #[test]
+    fn fewer_residues_are_the_first_ones() {
+        // Of a modulus just above a power of two every second value is rejected.
+        for p in [GLWE_2048_V1, Parameters { modulus: (1 << 30) + 3, ..GLWE_2048_V1 }] {
+            let draw = |count| uniform_residues(&p, &mut Stream::public([5; 32]), count);
+            let polynomial = uniform_polynomial(&p, &mut Stream::public([5; 32]));
+            for count in [1, 2, 16, 17, 32] {
+                assert_eq!(draw(count), polynomial[..count]);
+            }
+        }
+    }
 
     #[test]
     fn masks_are_uniform_and_differ_by_block_width_and_seed() {

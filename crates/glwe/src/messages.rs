@@ -142,9 +142,9 @@ pub struct GroupSums {
     pub group: GroupId,
     /// Its revision.
     pub revision: Revision,
-    /// A_k, r·N residues, transformed and packed.
+    /// A_k, r·N residues, transformed; four bytes each, little-endian.
     pub masks: Vec<u8>,
-    /// B_k, the coefficients βt: r·N/β residues, packed.
+    /// B_k, transformed and folded by β: r·N/β residues, four bytes each, little-endian.
     pub scores: Vec<u8>,
 }
 

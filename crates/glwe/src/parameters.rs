@@ -13,7 +13,7 @@
 //! 4·10⁻⁵), so that scores of groups with different layouts can be compared with each other.
 
 use veilmatch_domain::Threshold;
-use veilmatch_kernels::Ring;
+use veilmatch_kernels::{Ring, round_to_power_of_two};
 use veilmatch_sealed::COORDINATE_SCALE;
 
 use crate::Layout;
@@ -116,8 +116,14 @@ impl Parameters {
     /// Scales one additive share from q to 2^w by rounding (DESIGN section 5).
     #[must_use]
     pub fn to_decision_torus(&self, share: u32) -> u64 {
-        let q = u64::from(self.modulus);
-        (((u64::from(share) << self.decision_bits) + q / 2) / q) & (self.decision_modulus() - 1)
+        let mut scaled = [0u32];
+        self.all_to_decision_torus(&[share], &mut scaled);
+        u64::from(scaled[0])
+    }
+
+    /// [`Parameters::to_decision_torus`] of many shares, without a division or a branch.
+    pub fn all_to_decision_torus(&self, shares: &[u32], scaled: &mut [u32]) {
+        round_to_power_of_two(self.modulus, self.decision_bits, shares, scaled);
     }
 }
 

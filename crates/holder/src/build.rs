@@ -27,7 +27,8 @@ use crate::error::Speaker;
 use crate::handshake::{Handshake, SharedParts};
 use crate::record::{Key, Record};
 use crate::recrypt::{PartOfMember, gallery_part};
-use crate::registry::{GroupMasks, RegisteredGroup, RegisteredMember, check_slots};
+use crate::masks::GroupMasks;
+use crate::registry::{RegisteredGroup, RegisteredMember, check_slots};
 use crate::scan_check::{CHECKS, coefficients, combine_bodies};
 use crate::state::{Channel, State};
 use crate::unseal::OpenedTemplate;
@@ -247,7 +248,7 @@ impl Build {
                 let bodies = gallery_part(&parameters, &ring, layout, &masks, seed, &secret_parts, &members);
                 let checks: Vec<u32> = rho
                     .iter()
-                    .flat_map(|rho| combine_bodies(&parameters, &ring, layout, dimension, rho, &bodies))
+                    .flat_map(|rho| combine_bodies(&parameters, &ring, layout, rho, &bodies))
                     .collect();
                 (encode_polynomials(&parameters, &bodies), checks)
             };
@@ -306,7 +307,7 @@ impl Build {
             layout: self.order.layout,
             dimension: self.dimension,
             members: std::mem::take(&mut self.members),
-            masks: GroupMasks::expanded(own.masks),
+            masks: GroupMasks::expanded(own.masks, &state.mask_room),
             check_seed: own.check_seed,
             checks: [first.to_vec(), second.to_vec()],
         };

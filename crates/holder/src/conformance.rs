@@ -13,6 +13,7 @@ use veilmatch_domain::{
 };
 use veilmatch_glwe::{
     GLWE_2048_V1, Layout, MaskSeed, PackedGroup, Parameters, ProbeCiphertext, decision_noise, score_noise,
+    uniform_residues,
 };
 use veilmatch_kernels::Ring;
 use veilmatch_mpc::PairwiseSeeds;
@@ -23,9 +24,10 @@ use veilmatch_secret::Seed;
 
 use crate::keys::{EpochKeys, SecretParts};
 use crate::recrypt::{PartOfMember, gallery_part, probe_part};
-use crate::registry::{GroupMasks, RegisteredGroup};
-use crate::scan_check::{CHECKS, coefficients, combine_bodies};
-use crate::scores::{DecodedSums, check_sums, decode_sums, score_shares};
+use crate::masks::{GroupMasks, MaskRoom};
+use crate::registry::RegisteredGroup;
+use crate::scan_check::{CHECKS, CheckSums, LeftSide, check_sum, coefficients, combine_bodies};
+use crate::scores::{DecodedSums, Factors, ShareInputs, decode_sums, score_shares};
 use crate::unseal::{HolderSecretKey, unseal};
 
 const P: Parameters = GLWE_2048_V1;
@@ -37,7 +39,15 @@ type Parts = [Vec<u64>; 3];
 struct Indexed {
     packed: PackedGroup,
     registered: RegisteredGroup,
+    /// Per member, in the order of enrolment.
     slots: Vec<usize>,
+}
+
+impl Indexed {
+    fn masks(&self) -> std::borrow::Cow<'_, [u32]> {
+        let group = &self.registered;
+        group.masks.values(&P, group.layout, group.dimension, &MaskRoom::new(0))
+    }
 }
 
 /// All parties' cryptography without their sessions.
@@ -135,7 +145,7 @@ impl Glwe {
         }
         let checks = std::array::from_fn::<_, CHECKS, _>(|check| {
             let rho = coefficients(&P, &check_seed, check, layout);
-            combine_bodies(&P, &self.ring, layout, self.dimension, &rho, &bodies)
+            combine_bodies(&P, &self.ring, layout, &rho, &bodies)
         });
         let registered = RegisteredGroup {
             group,
@@ -144,7 +154,7 @@ impl Glwe {
             layout,
             members: Vec::new(),
             dimension: self.dimension,
-            masks: GroupMasks::expanded(masks),
+            masks: GroupMasks::expanded(masks, &MaskRoom::new(usize::MAX)),
             check_seed,
             checks,
         };
@@ -186,6 +196,37 @@ impl Glwe {
         (0..layout.rank()).map(|k| Arc::new(keys.gallery_secret(&P, &self.ring, &collection, k))).collect()
     }
 
+    /// One holder's shares, in the order of enrolment.
+    fn group_shares(
+        &self,
+        party: Party,
+        group: &Indexed,
+        probe: &ProbeCiphertext,
+        secrets: &[SecretParts; 3],
+        sums: &DecodedSums,
+        threshold: Threshold,
+    ) -> Vec<u64> {
+        let layout = group.packed.layout;
+        let mut ascending: Vec<u32> = group.slots.iter().map(|&slot| slot as u32).collect();
+        ascending.sort_unstable();
+        let gallery = self.gallery_secrets(party, layout);
+        let inputs = ShareInputs {
+            party,
+            parameters: &P,
+            ring: &self.ring,
+            folding: self.ring.folding(layout.beta()).unwrap(),
+            layout,
+            masks: &group.masks(),
+            probe,
+            factors: &Factors::new(&self.ring, &secrets[party.index()], &gallery),
+            slots: &ascending,
+            threshold,
+        };
+        let shares = score_shares(&inputs, sums);
+        let lane = |slot: &usize| ascending.binary_search(&(*slot as u32)).unwrap();
+        group.slots.iter().map(|slot| shares.expose()[lane(slot)]).collect()
+    }
+
     /// Cosines in the clear of the slots of a group, before the decision's rounding: only a test may add shares.
     fn cosines(&self, group: &Indexed, probe: &ProbeCiphertext, secrets: &[SecretParts; 3]) -> Vec<f64> {
         let sums = self.sums(group, probe);
@@ -199,9 +240,8 @@ impl Glwe {
         };
         let s_0 = whole(secrets.each_ref());
         let (mut d, mut e) = (vec![0u32; n], vec![0u32; n]);
-        let blocks = group
-            .registered
-            .masks(&P)
+        let masks = group.masks();
+        let blocks = masks
             .chunks_exact(n)
             .zip(probe.masks.chunks_exact(n))
             .zip(probe.bodies.chunks_exact(n));
@@ -220,8 +260,9 @@ impl Glwe {
                 sum.iter_mut().for_each(|v| *v = self.ring.negate(*v));
                 self.ring.multiply_accumulate(&mut sum, &e, &self.ring.multiply(&s_0, &s_k));
                 self.ring.inverse(&mut sum);
-                let b = &sums.scores[k * positions..(k + 1) * positions];
-                sum.iter().step_by(layout.beta()).zip(b).map(|(&x, &y)| self.ring.add(x, y)).collect()
+                let mut b = sums.scores[k * positions..(k + 1) * positions].to_vec();
+                self.ring.unfold(self.ring.folding(layout.beta()).unwrap(), &mut b);
+                sum.iter().step_by(layout.beta()).zip(&b).map(|(&x, &y)| self.ring.add(x, y)).collect()
             })
             .collect();
         group
@@ -280,23 +321,13 @@ impl Scheme for Glwe {
             let (probe, secrets) = self.probe(layout, &parts);
             let group = &self.groups[index];
             let sums = self.sums(group, &probe);
-            check_sums(&P, &self.ring, layout, &probe, &[(&group.registered, &sums)]).unwrap();
+            let folding = self.ring.folding(layout.beta()).unwrap();
+            let registered = &group.registered;
+            let mut left = LeftSide::empty(&self.ring, folding);
+            left.add_group(&P, &self.ring, registered, &sums.masks, &sums.scores);
+            assert!(left.agrees(&self.ring, folding, &probe, &check_sum(&self.ring, [registered])));
             for party in Party::ALL {
-                let gallery = self.gallery_secrets(party, layout);
-                let registered = &group.registered;
-                let secret = &secrets[party.index()];
-                shares[party.index()].extend(score_shares(
-                    party,
-                    &P,
-                    &self.ring,
-                    registered,
-                    &sums,
-                    &probe,
-                    secret,
-                    &gallery,
-                    &group.slots,
-                    threshold,
-                ));
+                shares[party.index()].extend(self.group_shares(party, group, &probe, &secrets, &sums, threshold));
             }
         }
         shares
@@ -364,23 +395,7 @@ fn measure(layout: Layout, dimension: usize, templates: usize) {
         let group = &scheme.groups[index];
         let measured = scheme.cosines(group, &ciphertext, &secrets);
         let sums = scheme.sums(group, &ciphertext);
-        let shares = Party::ALL.map(|party| {
-            let gallery = scheme.gallery_secrets(party, layout);
-            let secret = &secrets[party.index()];
-            let registered = &group.registered;
-            score_shares(
-                party,
-                &P,
-                &scheme.ring,
-                registered,
-                &sums,
-                &ciphertext,
-                secret,
-                &gallery,
-                &group.slots,
-                threshold,
-            )
-        });
+        let shares = Party::ALL.map(|party| scheme.group_shares(party, group, &ciphertext, &secrets, &sums, threshold));
         for (lane, measured) in measured.iter().enumerate() {
             let expected = cosines.next().unwrap();
             errors.push(measured - expected);
@@ -441,11 +456,21 @@ fn the_scan_check_catches_every_single_change_and_accepts_honest_sums() {
     scheme.index_parts(layout, &members[..10]);
     let (probe, _) = scheme.probe(layout, &members[3]);
     let honest: Vec<DecodedSums> = scheme.groups.iter().map(|g| scheme.sums(g, &probe)).collect();
+    let registered: Vec<&RegisteredGroup> = scheme.groups.iter().map(|g| &g.registered).collect();
+    let vectors = check_sum(&scheme.ring, registered.iter().copied());
+    let folding = scheme.ring.folding(layout.beta()).unwrap();
     let check = |sums: &[DecodedSums]| {
-        let pairs: Vec<_> = scheme.groups.iter().map(|g| &g.registered).zip(sums).collect();
-        check_sums(&P, &scheme.ring, layout, &probe, &pairs)
+        // Group by group and added up, as holders do.
+        let mut left = LeftSide::empty(&scheme.ring, folding);
+        for (group, sums) in registered.iter().zip(sums) {
+            let mut of_group = LeftSide::empty(&scheme.ring, folding);
+            of_group.add_group(&P, &scheme.ring, group, &sums.masks, &sums.scores);
+            left.add(&scheme.ring, &of_group);
+        }
+        left.agrees(&scheme.ring, folding, &probe, &vectors)
     };
-    assert_eq!(check(&honest), Ok(()));
+    assert!(check(&honest));
+    assert!(!check(&honest[..1]), "a group left out");
     let copy = |sums: &[DecodedSums]| -> Vec<DecodedSums> {
         sums.iter().map(|s| DecodedSums { masks: s.masks.clone(), scores: s.scores.clone() }).collect()
     };
@@ -453,19 +478,74 @@ fn the_scan_check_catches_every_single_change_and_accepts_honest_sums() {
         for place in [0, 1, 2047, 2048, 3 * 2048 - 1] {
             let mut changed = copy(&honest);
             changed[group].masks[place] = scheme.ring.add(changed[group].masks[place], 1);
-            assert!(check(&changed).is_err(), "A of group {group}, {place}");
+            assert!(!check(&changed), "A of group {group}, {place}");
         }
         for place in 0..3 * 32 {
             let mut changed = copy(&honest);
             changed[group].scores[place] = scheme.ring.add(changed[group].scores[place], P.modulus - 1);
-            assert!(check(&changed).is_err(), "B of group {group}, {place}");
+            assert!(!check(&changed), "B of group {group}, {place}");
         }
     }
     let mut swapped = copy(&honest);
     swapped[0].masks.rotate_left(2048);
     swapped[0].scores.rotate_left(32);
-    assert!(check(&swapped).is_err(), "bodies swapped");
+    assert!(!check(&swapped), "bodies swapped");
     let mut exchanged = copy(&honest);
     exchanged.swap(0, 1);
-    assert!(check(&exchanged).is_err(), "groups exchanged");
+    assert!(!check(&exchanged), "groups exchanged");
+}
+
+/// What is kept between queries is what adding up all live groups gives, whatever went live and was taken down.
+#[test]
+fn check_vectors_that_are_kept_are_those_of_the_live_groups() {
+    let ring = P.ring();
+    let group = |number: u64, beta: usize| {
+        let layout = Layout::new(beta, 1).unwrap();
+        let dimension = Dimension::new(64).unwrap();
+        let vector = |check: u8| {
+            let mut stream = veilmatch_secret::Stream::public([number as u8 * 2 + check; 32]);
+            uniform_residues(&P, &mut stream, layout.blocks(dimension) * P.degree)
+        };
+        Arc::new(RegisteredGroup {
+            group: GroupId(number),
+            revision: Revision(1),
+            epoch: Epoch(0),
+            layout,
+            members: Vec::new(),
+            dimension,
+            masks: GroupMasks::expanded(MaskSeed([0; 32]).expand(&P, layout, dimension), &MaskRoom::new(0)),
+            check_seed: Seed::from_bytes([0; 32]),
+            checks: [vector(0), vector(1)],
+        })
+    };
+    let groups: Vec<_> = (0..5).map(|i| group(i, if i < 4 { 16 } else { 32 })).collect();
+    let mut kept = CheckSums::default();
+    assert_eq!(kept.of_width(&ring, 16).1, 0);
+    let mut live: Vec<usize> = Vec::new();
+    // Up (positive) and down, with queries (0) between them.
+    for step in [1i32, 2, 0, 5, 3, -3, 0, -1, 0, 4, -2, 0, -4, -5, 0] {
+        match step {
+            0 => {
+                for beta in [16, 32] {
+                    let of_width: Vec<_> =
+                        live.iter().map(|&i| groups[i].as_ref()).filter(|g| g.layout.beta() == beta).collect();
+                    let (sum, count) = kept.of_width(&ring, beta);
+                    assert_eq!(count, of_width.len());
+                    if count > 0 {
+                        assert_eq!(sum, check_sum(&ring, of_width), "{live:?}");
+                    } else {
+                        assert!(sum.iter().all(|&v| v == 0));
+                    }
+                }
+            }
+            up if up > 0 => {
+                live.push(up as usize - 1);
+                kept.put_up(&groups[up as usize - 1]);
+            }
+            down => {
+                live.retain(|&i| i != (-down) as usize - 1);
+                kept.take_down(&groups[(-down) as usize - 1]);
+            }
+        }
+    }
 }

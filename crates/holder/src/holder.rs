@@ -19,6 +19,7 @@ use crate::build::Build;
 use crate::ceremony::Forming;
 use crate::error::Speaker;
 use crate::ledger::Ledger;
+use crate::masks::MaskRoom;
 use crate::memory::HolderKeys;
 use crate::query::Query;
 use crate::record::{Key, Record, Signer};
@@ -209,6 +210,21 @@ impl Session {
     }
 }
 
+/// What a holder may use of its machine. Results do not depend on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of expanded public masks that are kept in memory, over all collections: 128 per template at β = 4, r = 16
+    /// and d = 512. What does not fit is expanded again by every query, at about one nanosecond a byte.
+    pub mask_cache_bytes: usize,
+}
+
+impl Default for Limits {
+    /// 256 MiB of masks: two million templates at 512 dimensions.
+    fn default() -> Self {
+        Self { mask_cache_bytes: 256 << 20 }
+    }
+}
+
 /// A key holder.
 pub struct Holder {
     pub(crate) state: State,
@@ -243,6 +259,7 @@ impl Holder {
             party,
             parameters,
             ring: Arc::new(parameters.ring()),
+            mask_room: MaskRoom::new(Limits::default().mask_cache_bytes),
             identity,
             kem: Arc::new(kem),
             readers: None,
@@ -281,6 +298,11 @@ impl Holder {
     pub fn with_fresh_keys(party: Party, parameters: Parameters, mut entropy: Box<dyn Entropy>) -> Self {
         let keys = HolderKeys::random(entropy.as_mut());
         Self::new(party, parameters, keys, entropy)
+    }
+
+    /// Sets what this holder may use of its machine. What it has kept already stays.
+    pub fn limit(&mut self, limits: Limits) {
+        self.state.mask_room.set_limit(limits.mask_cache_bytes);
     }
 
     /// The public keys that clients and the other holders need.

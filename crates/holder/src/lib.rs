@@ -4,7 +4,7 @@
 //! every secret, its registry of clients, collections and groups, and its log of openings. The rooms:
 //!
 //! - `unseal`: reading this holder's parts of a sealed template; `keys`: replicated secrets and shares of products;
-//! - `recrypt`: one deterministic function per part; `scan_check`, `scores`: the holders' side of the scan;
+//! - `recrypt`: one deterministic function per part; `masks`, `scan_check`, `scores`: the holders' side of the scan;
 //! - `ceremony`; `handshake`, `admission`, `build`, `query`: the sessions; `run` drives `veilmatch-mpc` inside them; `work` is
 //!   what they hand out to be computed elsewhere;
 //! - `administration`: what administrators sign; `registry`, `audit`, `ledger`: what is remembered; `record`, `memory`: how it survives a restart; `restoring`: how it
@@ -35,6 +35,7 @@ mod handshake;
 mod holder;
 mod keys;
 mod ledger;
+mod masks;
 mod memory;
 mod query;
 mod record;
@@ -55,7 +56,7 @@ mod reference;
 
 pub use audit::{Administered, AuditEntry, AuditEvent, ProbeUse};
 pub use error::{Budget, HolderError, Speaker};
-pub use holder::{Holder, HolderCard, OpenSession, Outbound, Reaction, Recipient, Sender, SessionKind};
+pub use holder::{Holder, HolderCard, Limits, OpenSession, Outbound, Reaction, Recipient, Sender, SessionKind};
 pub use memory::{HolderKeys, RestoreError};
 pub use record::Record;
 pub use registry::ClientRecord;

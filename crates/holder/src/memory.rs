@@ -224,7 +224,8 @@ fn read_seed(value: &[u8]) -> io::Result<Seed> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::registry::{GroupMasks, RegisteredGroup, RegisteredMember};
+    use crate::masks::{GroupMasks, MaskRoom};
+    use crate::registry::{RegisteredGroup, RegisteredMember};
     use std::time::Instant;
     use veilmatch_domain::{
         ClientId, CollectionId, Dimension, Epoch, GroupId, Policy, Revision, SubjectId, TemplateDigest,
@@ -261,7 +262,7 @@ mod tests {
                 layout,
                 dimension,
                 members: (from..subjects.min(from + per_group)).enumerate().map(member).collect(),
-                masks: GroupMasks::expanded(Masks { seed: MaskSeed([1; 32]), values: Vec::new() }),
+                masks: GroupMasks::expanded(Masks { seed: MaskSeed([1; 32]), values: Vec::new() }, &MaskRoom::new(0)),
                 check_seed: Seed::from_bytes([2; 32]),
                 checks: [vector.clone(), vector.clone()],
             };

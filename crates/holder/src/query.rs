@@ -1,8 +1,18 @@
 //! One query: norm check, recrypt of the probe, scan check, decision, sealed reply (DESIGN 3.3, 3.5, 5).
 //!
-//! Order of the opening: whether the probe is a unit vector; then, only if all three holders accept the matcher's sums
-//! and agree on everything that the answer depends on, the decision. A session gives one decision and its secrets die
-//! with it.
+//! What is opened, and when: first whether the probe is a unit vector; then, only at a holder that has seen "fits" and whose
+//! digest of everything that the answer depends on is that of both peers, the decision. A session gives one decision and its
+//! secrets die with it. What does not depend on each other runs side by side:
+//!
+//! - The norm check runs beside recrypt, scan and comparison. Up to an opening, all that a holder receives of the comparison
+//!   is masked by a seed that it does not have, so it may be computed for a probe that does not fit; the matcher gets a
+//!   ciphertext under the session's secret as it would otherwise. A holder that has opened "fits" says so to its peers, and
+//!   none logs or lets go an opening of the decision before it has heard that from both: of a probe that does not fit, or
+//!   that one of them has not seen to fit, nothing of the decision is opened.
+//! - The digests of the sums travel with the first messages of the comparison, for the same reason: with sums that differ
+//!   the comparison computes something else on values that stay hidden, and its shares of the opening do not leave before
+//!   the digests of both peers have come and agree. Two holders that were shown different sums find out before either
+//!   lets go; a third one that keeps that from them cannot open anything without one of theirs.
 //!
 //! Who sees what: the matcher gets the probe's bodies under the session's secret s_0, and replies it cannot read.
 //! Holders get the probe's bodies (they are ciphertexts) and shares of scores that are uniform; the outcome is theirs to
@@ -14,14 +24,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use veilmatch_domain::{
-    Decision, GroupId, Outcome, Party, Purpose, Query as Asked, Role, SessionId, SubjectId, Suspect, TemplateDigest,
-    Threshold,
+    Decision, Epoch, GroupId, Outcome, Party, Purpose, Query as Asked, Role, SessionId, SubjectId, Suspect,
+    TemplateDigest, Threshold,
 };
 use veilmatch_glwe::{
     FromHolder, GroupSums, Layout, Masks, Parameters, PartPayload, ProbeCiphertext, ProbeShape, body_digest,
     decode_polynomials, encode_polynomials,
 };
-use veilmatch_kernels::Ring;
+use veilmatch_kernels::{Ring, to_bytes};
 use veilmatch_mpc::{
     Answer, Lanes, NormBounds, PairwiseSeeds, Question, decision_circuit, norm_circuit, norm_inputs, read_answer,
     read_norm,
@@ -36,10 +46,12 @@ use crate::error::Speaker;
 use crate::handshake::{Agreed, Handshake, SharedParts};
 use crate::keys::SecretParts;
 use crate::ledger::Asking;
+use crate::masks::MaskRoom;
 use crate::recrypt::probe_part;
-use crate::registry::{RegisteredGroup, check_dimension, check_lifetime};
+use crate::registry::{Scope, ServedGroup, check_dimension, check_lifetime};
 use crate::run::{Run, Running};
-use crate::scores::{DecodedSums, check_sums, decode_sums, score_shares};
+use crate::scan_check::{CheckSum, LeftSide, check_sum};
+use crate::scores::{Factors, ShareInputs, decode_sums, score_shares};
 use crate::state::{Channel, State};
 use crate::unseal::OpenedTemplate;
 use crate::work::Done;
@@ -47,6 +59,7 @@ use crate::work::Done;
 // The norm check of one probe takes far fewer steps than there are below this one.
 const PROBE: u32 = 1 << 10;
 const SUMS: u32 = PROBE + 1;
+const FITS: u32 = PROBE + 2;
 const DECISION: u32 = PROBE + 16;
 
 /// What holders tell each other about one block width of the probe.
@@ -69,12 +82,6 @@ struct OwnProbe {
     with_previous: Digest,
 }
 
-/// A group in the query's scope, with the slots that are compared and whose they are.
-struct ScopeGroup {
-    group: Arc<RegisteredGroup>,
-    slots: Vec<usize>,
-}
-
 /// Shares of the scores, and the digest of everything that they depend on.
 pub(crate) struct Shares {
     shares: Secret<Vec<u64>>,
@@ -86,92 +93,156 @@ struct Sharing {
     party: Party,
     parameters: Parameters,
     ring: Arc<Ring>,
+    room: Arc<MaskRoom>,
     session: SessionId,
     digest: TemplateDigest,
     view: Digest,
     threshold: Threshold,
-    scope: Arc<Vec<ScopeGroup>>,
-    probes: BTreeMap<ProbeShape, ProbeCiphertext>,
+    scope: Arc<Scope>,
+    /// By block width.
+    probes: BTreeMap<usize, Probe>,
     probe_secret: SecretParts,
-    /// Per group of the scope, per body.
-    secrets: Vec<Vec<Arc<SecretParts>>>,
+    /// By epoch of the groups, then by body.
+    secrets: BTreeMap<Epoch, Vec<Arc<SecretParts>>>,
     groups: Vec<GroupSums>,
+}
+
+/// The probe for one block width.
+struct Probe {
+    ciphertext: ProbeCiphertext,
+    /// ΣC over the groups of this width in the scope, if it is known already.
+    check: Option<CheckSum>,
+}
+
+/// What the sums of one group came to.
+struct OfGroup {
+    shares: Secret<Vec<u64>>,
+    left: LeftSide,
+    digest: Digest,
 }
 
 impl Sharing {
     fn run(self) -> Result<Shares, HolderError> {
-        let mut decoded: BTreeMap<GroupId, DecodedSums> = BTreeMap::new();
-        for scope in self.scope.iter() {
-            let group = scope.group.group;
-            let mut named = self.groups.iter().filter(|s| s.group == group);
-            let sums = named.next().ok_or(HolderError::GroupLeftOut { group })?;
-            if named.next().is_some() {
+        let mut named: BTreeMap<GroupId, &GroupSums> = BTreeMap::new();
+        for sums in &self.groups {
+            if named.insert(sums.group, sums).is_some() {
                 return Err(HolderError::BadSums { what: "a group appears twice" });
             }
-            decoded.insert(group, decode_sums(&self.parameters, scope.group.layout, sums)?);
         }
-        for (shape, probe) in &self.probes {
-            let of_width: Vec<(&RegisteredGroup, &DecodedSums)> = self
-                .scope
-                .iter()
-                .filter(|s| s.group.layout.beta() == shape.layout.beta())
-                .filter_map(|s| Some((s.group.as_ref(), decoded.get(&s.group.group)?)))
-                .collect();
-            check_sums(&self.parameters, &self.ring, shape.layout, probe, &of_width)?;
+        let mut work: Vec<(&ServedGroup, &GroupSums)> = Vec::with_capacity(self.scope.groups.len());
+        for served in &self.scope.groups {
+            let group = served.group.group;
+            work.push((served, named.get(&group).copied().ok_or(HolderError::GroupLeftOut { group })?));
         }
-        let shares = self
-            .scope
-            .par_iter()
-            .zip(&self.secrets)
-            .flat_map_iter(|(scope, secrets)| {
-                let probe = self.probes.iter().find(|(s, _)| s.layout.beta() == scope.group.layout.beta());
-                match (probe, decoded.get(&scope.group.group)) {
-                    (Some((_, probe)), Some(sums)) => score_shares(
-                        self.party,
-                        &self.parameters,
-                        &self.ring,
-                        &scope.group,
-                        sums,
-                        probe,
-                        &self.probe_secret,
-                        secrets,
-                        &scope.slots,
-                        self.threshold,
-                    ),
-                    _ => Vec::new(),
-                }
-            })
+        let factors: BTreeMap<Epoch, Factors> = self
+            .secrets
+            .iter()
+            .map(|(epoch, secrets)| (*epoch, Factors::new(&self.ring, &self.probe_secret, secrets)))
             .collect();
-        Ok(Shares { shares: Secret::new(shares), agreement: self.agreement() })
+        let parts: Vec<OfGroup> =
+            work.par_iter().map(|(served, sums)| self.group(served, sums, &factors)).collect::<Result<_, _>>()?;
+
+        for (&beta, probe) in &self.probes {
+            let folding = self.ring.folding(beta).ok_or(HolderError::BadSlots)?;
+            let of_width = || work.iter().zip(&parts).filter(|((served, _), _)| served.group.layout.beta() == beta);
+            let mut left = LeftSide::empty(&self.ring, folding);
+            of_width().for_each(|(_, part)| left.add(&self.ring, &part.left));
+            let check = match &probe.check {
+                Some(check) => Arc::clone(check),
+                None => check_sum(&self.ring, of_width().map(|((served, _), _)| served.group.as_ref())),
+            };
+            if !left.agrees(&self.ring, folding, &probe.ciphertext, &check) {
+                return Err(HolderError::ScanCheck);
+            }
+        }
+        let mut shares = Secret::new(Vec::with_capacity(self.scope.lanes));
+        parts.iter().for_each(|part| shares.expose_mut().extend_from_slice(part.shares.expose()));
+        Ok(Shares { shares, agreement: self.agreement(&parts) })
+    }
+
+    /// One pass over a group's sums, which stay in a core's cache: decoding, digest, left side of the check, shares.
+    fn group(
+        &self,
+        served: &ServedGroup,
+        sums: &GroupSums,
+        factors: &BTreeMap<Epoch, Factors>,
+    ) -> Result<OfGroup, HolderError> {
+        let (group, layout) = (&served.group, served.group.layout);
+        let decoded = decode_sums(&self.parameters, layout, sums)?;
+        let digest = Label::new("veilmatch/query/sums")
+            .number(sums.group.0)
+            .number(sums.revision.0.into())
+            .bytes(&sums.masks)
+            .bytes(&sums.scores)
+            .digest();
+        let folding = self.ring.folding(layout.beta()).ok_or(HolderError::BadSlots)?;
+        let (Some(probe), Some(factors)) = (self.probes.get(&layout.beta()), factors.get(&group.epoch)) else {
+            return Err(HolderError::BadSlots);
+        };
+        let mut left = LeftSide::empty(&self.ring, folding);
+        left.add_group(&self.parameters, &self.ring, group, &decoded.masks, &decoded.scores);
+        let masks = group.masks.values(&self.parameters, layout, group.dimension, &self.room);
+        let inputs = ShareInputs {
+            party: self.party,
+            parameters: &self.parameters,
+            ring: &self.ring,
+            folding,
+            layout,
+            masks: &masks,
+            probe: &probe.ciphertext,
+            factors,
+            slots: &served.slots,
+            threshold: self.threshold,
+        };
+        Ok(OfGroup { shares: score_shares(&inputs, &decoded), left, digest })
     }
 
     /// H(session ‖ signed request ‖ registry ‖ probe ‖ groups, revisions, A, B): everything the answer depends on.
-    fn agreement(&self) -> Digest {
+    fn agreement(&self, parts: &[OfGroup]) -> Digest {
         let mut hasher = Hasher::new("veilmatch/query/agreement");
         hasher.field(&self.session.0).field(&self.digest.0);
         hasher.field(&self.view.0);
-        for (shape, probe) in &self.probes {
-            hasher.number(shape.layout.beta() as u64).field(&encode_polynomials(&self.parameters, &probe.bodies));
+        for (beta, probe) in &self.probes {
+            hasher.number(*beta as u64).field(&to_bytes(&probe.ciphertext.bodies));
         }
-        for sums in &self.groups {
-            hasher.number(sums.group.0).number(sums.revision.0.into()).field(&sums.masks).field(&sums.scores);
+        // In the matcher's order, so that holders that agree have had the same message.
+        let digests: BTreeMap<GroupId, &Digest> =
+            self.scope.groups.iter().zip(parts).map(|(served, part)| (served.group.group, &part.digest)).collect();
+        for digest in self.groups.iter().filter_map(|sums| digests.get(&sums.group)) {
+            hasher.field(&digest.0);
         }
         hasher.finish()
     }
 }
 
+/// The norm check, beside the other phases.
+enum Norm {
+    /// Its seeds are not agreed yet.
+    Ahead,
+    Running(Run),
+    /// Opened: the probe is a unit vector. The peers have been told.
+    Seen,
+    /// Both peers have said so too.
+    Fits,
+}
+
 enum Phase {
     Handshake(Handshake),
-    Norm(Run),
     Probe(Vec<OwnProbe>),
     AwaitingSums,
     /// The sums are being checked.
     Computing(u64),
-    Sums(Shares),
-    Decision {
-        run: Run,
-    },
+    Decision(Deciding),
     Finished,
+}
+
+/// The comparison, and what its opening waits for.
+struct Deciding {
+    run: Run,
+    /// The digest that both peers must have too.
+    agreement: Digest,
+    /// Whether they have.
+    agreed: bool,
 }
 
 /// The session.
@@ -185,15 +256,14 @@ pub(crate) struct Query {
     opened: Option<OpenedTemplate>,
     reply_key: veilmatch_sealed::ReplyKey,
     replies: Counter,
-    scope: Arc<Vec<ScopeGroup>>,
+    scope: Arc<Scope>,
     /// The registry's view that the scope was taken from.
     view: Digest,
-    /// Whose lane is whose, in the order of the scope.
-    lanes: Vec<SubjectId>,
     agreed: Option<Agreed>,
     probe_secret: Option<SecretParts>,
     probes: BTreeMap<ProbeShape, ProbeCiphertext>,
     early_sums: Option<Vec<GroupSums>>,
+    norm: Norm,
     phase: Phase,
 }
 
@@ -230,26 +300,14 @@ impl Query {
         state.ledger.check(policy, &asking, under_way, state.now)?;
         let window_seconds = policy.budgets.window_seconds;
 
-        let mut scope = Vec::new();
-        let mut lanes = Vec::new();
-        let wanted = match &asked.decision {
+        let scope = match &asked.decision {
             Decision::Verify { subject } => {
                 let digest = record.template_of(subject).ok_or_else(|| HolderError::UnknownSubject(subject.clone()))?;
-                Some(*digest)
+                record.scope_of(digest)
             }
-            _ => None,
+            _ => record.scope(),
         };
-        for group in record.live_groups() {
-            let chosen: Vec<_> =
-                record.enrolled_members(group).filter(|m| wanted.is_none_or(|digest| m.digest == digest)).collect();
-            if chosen.is_empty() {
-                continue;
-            }
-            lanes.extend(chosen.iter().map(|m| m.subject.clone()));
-            let slots = chosen.iter().map(|m| m.slot).collect();
-            scope.push(ScopeGroup { group: Arc::clone(group), slots });
-        }
-        if scope.is_empty() {
+        if scope.lanes == 0 {
             return Err(HolderError::EmptyScope);
         }
         let view = record.view_digest();
@@ -274,13 +332,13 @@ impl Query {
             opened: Some(opened),
             reply_key,
             replies: Counter::new(),
-            scope: Arc::new(scope),
+            scope,
             view,
-            lanes,
             agreed: None,
             probe_secret: None,
             probes: BTreeMap::new(),
             early_sums: None,
+            norm: Norm::Ahead,
             phase: Phase::Handshake(handshake),
         })
     }
@@ -292,7 +350,7 @@ impl Query {
     /// Takes the matcher's sums; once.
     pub(crate) fn sums(&mut self, state: &mut State, groups: Vec<GroupSums>) -> Result<(), HolderError> {
         if self.early_sums.is_some()
-            || matches!(self.phase, Phase::Computing(_) | Phase::Sums(_) | Phase::Decision { .. } | Phase::Finished)
+            || matches!(self.phase, Phase::Computing(_) | Phase::Decision(_) | Phase::Finished)
         {
             return Err(HolderError::SessionSpent(self.channel.session));
         }
@@ -306,33 +364,19 @@ impl Query {
 
     pub(crate) fn advance(&mut self, state: &mut State) -> Result<(), HolderError> {
         loop {
+            self.advance_norm(state)?;
             match &mut self.phase {
                 Phase::Handshake(handshake) => {
                     let Some(agreed) = handshake.advance(state, &mut self.channel)? else { return Ok(()) };
                     for compared in handshake.compare_parts(state.party, &agreed) {
                         compared?;
                     }
-                    let run = self.start_norm_check(state, &agreed.seeds)?;
+                    self.norm = Norm::Running(self.start_norm_check(state, &agreed.seeds)?);
                     self.probe_secret = Some(SecretParts::of_probe(&state.ring, &agreed.seeds));
                     self.agreed = Some(agreed);
-                    self.phase = Phase::Norm(run);
+                    let probes = self.recrypt(state)?;
+                    self.phase = Phase::Probe(probes);
                 }
-                Phase::Norm(run) => match run.advance(state, &mut self.channel)? {
-                    Running::Waiting => return Ok(()),
-                    Running::ReadyToOpen(_) => {
-                        let Associated { client, nonce, expires, .. } = &self.associated;
-                        let probe = Some(ProbeUse { client: client.clone(), nonce: *nonce, expires: *expires });
-                        state.log(self.channel.session, AuditEvent::NormCheck { templates: 1, probe });
-                        run.open(state, &mut self.channel)?;
-                    }
-                    Running::Done(opened) => {
-                        if read_norm(&opened)? != [true] {
-                            return Err(HolderError::NotUnit);
-                        }
-                        let probes = self.recrypt(state)?;
-                        self.phase = Phase::Probe(probes);
-                    }
-                },
                 Phase::Probe(own) => {
                     let Some([next, previous]) = self.channel.take_both::<Vec<ProbeNews>>(state.party, PROBE)? else {
                         return Ok(());
@@ -346,52 +390,73 @@ impl Query {
                     let ticket = self.compute_shares(state, groups)?;
                     self.phase = Phase::Computing(ticket);
                 }
-                Phase::Sums(Shares { shares, agreement }) => {
-                    let Some(seen) = self.channel.take_both::<Digest>(state.party, SUMS)? else { return Ok(()) };
-                    let shares = std::mem::take(shares.expose_mut());
-                    let agreement = *agreement;
-                    let suspects: Vec<Suspect> = seen
-                        .iter()
-                        .zip(state.party.peers())
-                        .filter(|(digest, _)| **digest != agreement)
-                        .map(|(_, peer)| Suspect::Holder(peer))
-                        .collect();
-                    match suspects.as_slice() {
-                        [] => {}
-                        // One peer stands alone: it, or the matcher that sent it other sums.
-                        [one] => return Err(HolderError::SumsDiffer { suspects: vec![Suspect::Matcher, *one] }),
-                        _ => return Err(HolderError::SumsDiffer { suspects: vec![Suspect::Matcher] }),
+                Phase::Decision(deciding) => {
+                    if !deciding.agreed
+                        && let Some(seen) = self.channel.take_both::<Digest>(state.party, SUMS)?
+                    {
+                        compare_agreement(state.party, &deciding.agreement, &seen)?;
+                        deciding.agreed = true;
                     }
-                    let width = state.parameters.decision_bits;
-                    let circuit = decision_circuit(width, &Lanes::ones(shares.len()), question(&self.asked.decision));
-                    let seeds = self.seeds()?;
-                    let seeds = PairwiseSeeds { own: seeds.own.duplicate(), next: seeds.next.duplicate() };
-                    let run = Run::start(state, &mut self.channel, &seeds, circuit, shares, DECISION)?;
-                    self.phase = Phase::Decision { run };
-                }
-                Phase::Decision { run } => match run.advance(state, &mut self.channel)? {
-                    Running::Waiting => return Ok(()),
-                    Running::ReadyToOpen(stage) => {
-                        let event = AuditEvent::Opening {
-                            client: self.associated.client.clone(),
-                            collection: self.associated.collection.clone(),
-                            query: self.asked.clone(),
-                            stage: stage as u8,
-                            window_seconds: self.window_seconds,
-                        };
-                        if let Some(asking) = state.asking.get_mut(&self.channel.session) {
-                            asking.opened = true;
+                    match deciding.run.advance(state, &mut self.channel)? {
+                        Running::Waiting => return Ok(()),
+                        // What is missing comes in a later message, or never.
+                        Running::ReadyToOpen(_) if !deciding.agreed || !matches!(self.norm, Norm::Fits) => return Ok(()),
+                        Running::ReadyToOpen(stage) => {
+                            let event = AuditEvent::Opening {
+                                client: self.associated.client.clone(),
+                                collection: self.associated.collection.clone(),
+                                query: self.asked.clone(),
+                                stage: stage as u8,
+                                window_seconds: self.window_seconds,
+                            };
+                            if let Some(asking) = state.asking.get_mut(&self.channel.session) {
+                                asking.opened = true;
+                            }
+                            state.log(self.channel.session, event);
+                            deciding.run.open(state, &mut self.channel)?;
                         }
-                        state.log(self.channel.session, event);
-                        run.open(state, &mut self.channel)?;
+                        Running::Done(opened) => {
+                            self.answer(state, &opened)?;
+                            self.phase = Phase::Finished;
+                            return Ok(());
+                        }
                     }
-                    Running::Done(opened) => {
-                        self.answer(state, &opened)?;
-                        self.phase = Phase::Finished;
-                        return Ok(());
-                    }
-                },
+                }
                 Phase::Computing(_) | Phase::Finished => return Ok(()),
+            }
+        }
+    }
+
+    /// Goes on with the norm check; ends the session if the probe does not fit.
+    fn advance_norm(&mut self, state: &mut State) -> Result<(), HolderError> {
+        loop {
+            let run = match &mut self.norm {
+                Norm::Running(run) => run,
+                Norm::Seen => {
+                    // An empty message: what it says is that it was sent.
+                    let Some([(), ()]) = self.channel.take_both(state.party, FITS)? else { return Ok(()) };
+                    self.norm = Norm::Fits;
+                    return Ok(());
+                }
+                Norm::Ahead | Norm::Fits => return Ok(()),
+            };
+            match run.advance(state, &mut self.channel)? {
+                Running::Waiting => return Ok(()),
+                Running::ReadyToOpen(_) => {
+                    let Associated { client, nonce, expires, .. } = &self.associated;
+                    let probe = Some(ProbeUse { client: client.clone(), nonce: *nonce, expires: *expires });
+                    state.log(self.channel.session, AuditEvent::NormCheck { templates: 1, probe });
+                    run.open(state, &mut self.channel)?;
+                }
+                Running::Done(opened) => {
+                    if read_norm(&opened)? != [true] {
+                        return Err(HolderError::NotUnit);
+                    }
+                    for peer in state.party.peers() {
+                        self.channel.send(state, FITS, peer, &())?;
+                    }
+                    self.norm = Norm::Seen;
+                }
             }
         }
     }
@@ -413,8 +478,8 @@ impl Query {
         };
         let (parameters, dimension, session) = (state.parameters, self.associated.dimension, self.channel.session);
         let mut shapes: Vec<ProbeShape> = Vec::new();
-        for scope in self.scope.iter() {
-            let layout = Layout::new(scope.group.layout.beta(), 1).map_err(|_| HolderError::BadSlots)?;
+        for served in &self.scope.groups {
+            let layout = Layout::new(served.group.layout.beta(), 1).map_err(|_| HolderError::BadSlots)?;
             shapes.push(ProbeShape { layout });
         }
         shapes.sort_unstable();
@@ -511,37 +576,45 @@ impl Query {
     /// A group that was rebuilt, or a member that was erased, since the session began must not be served any more.
     fn check_scope(&self, state: &State) -> Result<(), HolderError> {
         let record = state.registry.collection(&self.associated.collection)?;
-        for scope in self.scope.iter() {
-            let live = record.live_group(scope.group.group).is_some_and(|g| g.revision == scope.group.revision);
-            let mut chosen = scope.group.members.iter().filter(|m| scope.slots.binary_search(&m.slot).is_ok());
-            if !live || chosen.any(|m| record.is_tombstoned(&m.digest)) {
-                return Err(HolderError::RegistryChanged);
-            }
-        }
-        Ok(())
+        if record.still_serves(&self.scope) { Ok(()) } else { Err(HolderError::RegistryChanged) }
     }
 
-    /// Checks that the sums are named for every live group in the scope and hands out the rest: their scan check and this
-    /// holder's shares of the scores.
+    /// Checks that the sums are named for live groups in the scope and hands out the rest: their scan check and this holder's
+    /// shares of the scores.
     fn compute_shares(&mut self, state: &mut State, groups: Vec<GroupSums>) -> Result<u64, HolderError> {
         self.check_scope(state)?;
-        let record = state.registry.collection(&self.associated.collection)?;
+        let collection = &self.associated.collection;
+        let record = state.registry.collection(collection)?;
         for sums in &groups {
             let (group, revision) = (sums.group, sums.revision);
-            match self.scope.iter().find(|s| s.group.group == group) {
-                Some(scope) if scope.group.revision == revision => {}
+            let place = self.scope.groups.binary_search_by_key(&group, |served| served.group.group);
+            match place.ok().and_then(|place| self.scope.groups.get(place)) {
+                Some(served) if served.group.revision == revision => {}
                 _ if record.is_revoked(group, revision) => {
                     return Err(HolderError::RevokedRevision { group, revision });
                 }
                 _ => return Err(HolderError::UnregisteredGroup { group }),
             }
         }
-        let mut secrets: Vec<Vec<Arc<SecretParts>>> = Vec::new();
-        for scope in self.scope.iter() {
-            let (epoch, rank) = (scope.group.epoch, scope.group.layout.rank());
-            let of_group: Result<Vec<_>, _> =
-                (0..rank).map(|body| state.gallery_secret(&self.associated.collection, epoch, body)).collect();
-            secrets.push(of_group?);
+        let mut ranks: BTreeMap<Epoch, usize> = BTreeMap::new();
+        for served in &self.scope.groups {
+            let rank = ranks.entry(served.group.epoch).or_default();
+            *rank = served.group.layout.rank().max(*rank);
+        }
+        let mut secrets = BTreeMap::new();
+        for (epoch, rank) in ranks {
+            let of_epoch: Result<Vec<_>, _> =
+                (0..rank).map(|body| state.gallery_secret(collection, epoch, body)).collect();
+            secrets.insert(epoch, of_epoch?);
+        }
+        let record = state.registry.collection_mut(collection)?;
+        let mut probes = BTreeMap::new();
+        for (shape, ciphertext) in std::mem::take(&mut self.probes) {
+            let beta = shape.layout.beta();
+            let in_scope = self.scope.groups.iter().filter(|served| served.group.layout.beta() == beta).count();
+            // All groups of the scope are live, so if they are as many as the live ones they are the same.
+            let (check, live) = record.check_sum(&state.ring, beta);
+            probes.insert(beta, Probe { ciphertext, check: (in_scope == live).then_some(check) });
         }
         let session = self.channel.session;
         let probe_secret = self.probe_secret.take().ok_or(HolderError::OutOfTurn(session))?;
@@ -549,12 +622,13 @@ impl Query {
             party: state.party,
             parameters: state.parameters,
             ring: Arc::clone(&state.ring),
+            room: Arc::clone(&state.mask_room),
             session,
             digest: self.digest,
             view: self.view,
             threshold: self.asked.threshold,
             scope: Arc::clone(&self.scope),
-            probes: std::mem::take(&mut self.probes),
+            probes,
             probe_secret,
             secrets,
             groups,
@@ -562,16 +636,22 @@ impl Query {
         Ok(state.hand_out(session, move || Done::Shares(sharing.run())))
     }
 
-    /// The sums have passed: tells the peers a digest of everything that the answer depends on. From here on the session is
-    /// spent.
+    /// The sums have passed: tells the peers a digest of everything that the answer depends on and begins the comparison.
+    /// From here on the session is spent.
     pub(crate) fn worked(&mut self, state: &mut State, done: Done) -> Result<(), HolderError> {
         let Done::Shares(shares) = done else { return Err(HolderError::OutOfTurn(self.channel.session)) };
-        let shares = shares?;
+        let Shares { mut shares, agreement } = shares?;
         self.check_scope(state)?;
         for peer in state.party.peers() {
-            self.channel.send(state, SUMS, peer, &shares.agreement)?;
+            self.channel.send(state, SUMS, peer, &agreement)?;
         }
-        self.phase = Phase::Sums(shares);
+        let shares = std::mem::take(shares.expose_mut());
+        let width = state.parameters.decision_bits;
+        let circuit = decision_circuit(width, &Lanes::ones(shares.len()), question(&self.asked.decision));
+        let seeds = self.seeds()?;
+        let seeds = PairwiseSeeds { own: seeds.own.duplicate(), next: seeds.next.duplicate() };
+        let run = Run::start(state, &mut self.channel, &seeds, circuit, shares, DECISION)?;
+        self.phase = Phase::Decision(Deciding { run, agreement, agreed: false });
         Ok(())
     }
 
@@ -582,7 +662,7 @@ impl Query {
 
     fn answer(&mut self, state: &mut State, opened: &[Vec<Lanes>]) -> Result<(), HolderError> {
         let answer = read_answer(question(&self.asked.decision), opened)?;
-        let subject = |lane: usize| self.lanes.get(lane).cloned();
+        let subject = |lane: usize| self.scope.subject(lane).cloned();
         let outcome = match (&self.asked.decision, answer) {
             (Decision::Verify { .. }, Answer::Any(hit)) => Outcome::Verify(hit),
             (Decision::Exists, Answer::Any(hit)) => Outcome::Exists(hit),
@@ -602,12 +682,44 @@ impl Query {
     }
 
     pub(crate) fn late(&self, state: &State) -> Vec<Suspect> {
-        match &self.phase {
+        let of_norm = match &self.norm {
+            Norm::Running(run) => run.late(),
+            Norm::Seen => self.channel.late_at(state.party, FITS),
+            Norm::Ahead | Norm::Fits => Vec::new(),
+        };
+        let mut suspects = match &self.phase {
             Phase::Computing(_) => Vec::new(),
-            Phase::Handshake(_) | Phase::Probe(_) | Phase::Sums(_) => self.channel.late(state.party),
-            Phase::Norm(run) | Phase::Decision { run } => run.late(),
-            Phase::AwaitingSums | Phase::Finished => vec![Suspect::Matcher],
+            Phase::Handshake(_) => self.channel.late(state.party),
+            Phase::Probe(_) => self.channel.late_at(state.party, PROBE),
+            Phase::Decision(deciding) if !deciding.agreed => self.channel.late_at(state.party, SUMS),
+            Phase::Decision(deciding) => deciding.run.late(),
+            // A matcher that was not told everything cannot answer.
+            Phase::AwaitingSums if of_norm.is_empty() => vec![Suspect::Matcher],
+            Phase::AwaitingSums => Vec::new(),
+            Phase::Finished => vec![Suspect::Matcher],
+        };
+        for suspect in of_norm {
+            if !suspects.contains(&suspect) {
+                suspects.push(suspect);
+            }
         }
+        suspects
+    }
+}
+
+/// Compares the digests of everything that the answer depends on.
+fn compare_agreement(party: Party, own: &Digest, seen: &[Digest; 2]) -> Result<(), HolderError> {
+    let suspects: Vec<Suspect> = seen
+        .iter()
+        .zip(party.peers())
+        .filter(|(digest, _)| *digest != own)
+        .map(|(_, peer)| Suspect::Holder(peer))
+        .collect();
+    match suspects.as_slice() {
+        [] => Ok(()),
+        // One peer stands alone: it, or the matcher that sent it other sums.
+        [one] => Err(HolderError::SumsDiffer { suspects: vec![Suspect::Matcher, *one] }),
+        _ => Err(HolderError::SumsDiffer { suspects: vec![Suspect::Matcher] }),
     }
 }
 

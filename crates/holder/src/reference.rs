@@ -3,16 +3,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use veilmatch_domain::{Dimension, Epoch, GroupId, Party, Revision, Threshold};
-use veilmatch_glwe::{GLWE_2048_V1, Layout, MaskSeed, Masks, Parameters, ProbeCiphertext, place_gallery, place_probe};
+use veilmatch_domain::{Party, Threshold};
+use veilmatch_glwe::{GLWE_2048_V1, Layout, Parameters, ProbeCiphertext, place_gallery, place_probe};
 use veilmatch_kernels::{Ring, ScanProbe, scan_bodies};
-use veilmatch_secret::{Secret, Seed};
+use veilmatch_secret::Secret;
 
 use crate::keys::SecretParts;
 use crate::recrypt::encrypt;
-use crate::registry::{GroupMasks, RegisteredGroup};
 use crate::scan_check::combine_bodies;
-use crate::scores::{DecodedSums, score_shares};
+use crate::scores::{DecodedSums, Factors, ShareInputs, score_shares};
 
 struct Vectors(BTreeMap<String, Vec<u32>>);
 
@@ -103,42 +102,47 @@ fn every_step_agrees_with_the_reference_program() {
     }
 
     // The check vector.
-    let check = combine_bodies(&parameters, &ring, layout, Dimension::new(16).unwrap(), v.get("rho"), &bodies);
+    let check = combine_bodies(&parameters, &ring, layout, v.get("rho"), &bodies);
     for (j, block) in check.chunks_exact(n).enumerate() {
         assert_eq!(coefficients_of(&ring, block), v.get(&format!("C.{j}")));
     }
 
-    // Shares of scores.
+    // Folded sums unfold to the coefficients βt, and shares of scores.
+    let folding = ring.folding(beta).unwrap();
     let sums = DecodedSums {
         masks: a.concat(),
-        scores: (0..r).flat_map(|k| v.get(&format!("B.{k}")).iter().step_by(beta).copied()).collect(),
+        scores: b.iter().flat_map(|body| ring.fold(folding, &mut body.clone()).to_vec()).collect(),
     };
     let probe = ProbeCiphertext { masks: probe_masks, bodies: probe_bodies };
-    let group = RegisteredGroup {
-        group: GroupId(0),
-        revision: Revision(0),
-        epoch: Epoch(0),
-        layout,
-        members: Vec::new(),
-        dimension: Dimension::new(16).unwrap(),
-        masks: GroupMasks::expanded(Masks { seed: MaskSeed([0; 32]), values: masks }),
-        check_seed: Seed::from_bytes([0; 32]),
-        checks: [Vec::new(), Vec::new()],
-    };
+    for (k, folded) in sums.scores.chunks_exact(positions).enumerate() {
+        let mut picked = folded.to_vec();
+        ring.unfold(folding, &mut picked);
+        assert!(picked.iter().eq(v.get(&format!("B.{k}")).iter().step_by(beta)));
+    }
     let parts = |name: &str, i: usize| SecretParts {
         own: Secret::new(v.ntt(&ring, &format!("{name}.{i}"))),
         next: Secret::new(v.ntt(&ring, &format!("{name}.{}", (i + 1) % 3))),
     };
-    let slots: Vec<usize> = (0..r * positions).collect();
+    let slots: Vec<u32> = (0..(r * positions) as u32).collect();
     for party in Party::ALL {
         let i = party.index();
         let gallery: Vec<_> = (1..=r).map(|k| Arc::new(parts(&format!("s{k}"), i))).collect();
-        let zero = Threshold::new(0.0).unwrap();
-        let shares =
-            score_shares(party, &parameters, &ring, &group, &sums, &probe, &parts("s0", i), &gallery, &slots, zero);
+        let inputs = ShareInputs {
+            party,
+            parameters: &parameters,
+            ring: &ring,
+            folding,
+            layout,
+            masks: &masks,
+            probe: &probe,
+            factors: &Factors::new(&ring, &parts("s0", i), &gallery),
+            slots: &slots,
+            threshold: Threshold::new(0.0).unwrap(),
+        };
+        let shares = score_shares(&inputs, &sums);
         let expected: Vec<u64> = (0..r)
             .flat_map(|k| v.get(&format!("share.{k}.{i}")).iter().map(|&share| parameters.to_decision_torus(share)))
             .collect();
-        assert_eq!(shares, expected, "{party}");
+        assert_eq!(*shares.expose(), expected, "{party}");
     }
 }

@@ -13,13 +13,15 @@ use veilmatch_domain::{
     ClientId, CollectionId, Dimension, Epoch, GroupId, Policy, Purpose, Revision, Role, Roles, SessionId, SubjectId,
     TemplateDigest, Timestamp,
 };
-use veilmatch_glwe::{BuildOrder, Layout, MaskSeed, Masks, Parameters};
+use veilmatch_glwe::{BuildOrder, Layout, MaskSeed, Parameters};
+use veilmatch_kernels::Ring;
 use veilmatch_sealed::ClientVerifyingKey;
 use veilmatch_secret::{Digest, Hasher, Seed};
 
 use crate::HolderError;
 use crate::record::{Key, Record, Signer, seed};
-use crate::scan_check::{CHECKS, CheckVector};
+use crate::masks::GroupMasks;
+use crate::scan_check::{CHECKS, CheckSum, CheckSums, CheckVector};
 use crate::work::ReadTemplate;
 
 /// One registered member of a group.
@@ -31,31 +33,6 @@ pub(crate) struct RegisteredMember {
     pub subject: SubjectId,
     /// Which template it is.
     pub digest: TemplateDigest,
-}
-
-/// The masks of a group: their seed, and what it expands to once that is needed.
-pub(crate) struct GroupMasks {
-    seed: MaskSeed,
-    values: OnceLock<Vec<u32>>,
-}
-
-impl BorshSerialize for GroupMasks {
-    fn serialize<W: io::Write>(&self, writer: &mut W) -> io::Result<()> {
-        self.seed.serialize(writer)
-    }
-}
-
-impl BorshDeserialize for GroupMasks {
-    fn deserialize_reader<R: io::Read>(reader: &mut R) -> io::Result<Self> {
-        Ok(Self { seed: MaskSeed::deserialize_reader(reader)?, values: OnceLock::new() })
-    }
-}
-
-impl GroupMasks {
-    /// Masks that are expanded already.
-    pub(crate) fn expanded(masks: Masks) -> Self {
-        Self { seed: masks.seed, values: OnceLock::from(masks.values) }
-    }
 }
 
 /// A live revision of a packed group.
@@ -82,16 +59,72 @@ pub(crate) struct RegisteredGroup {
     pub checks: [CheckVector; CHECKS],
 }
 
-impl RegisteredGroup {
-    /// J·N transformed residues, expanded once.
-    pub(crate) fn masks(&self, parameters: &Parameters) -> &[u32] {
-        self.masks.values.get_or_init(|| self.masks.seed.expand(parameters, self.layout, self.dimension).values)
-    }
-}
-
 impl std::fmt::Debug for RegisteredGroup {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "RegisteredGroup({} revision {}, {} members)", self.group, self.revision, self.members.len())
+    }
+}
+
+/// A live group as queries see it.
+pub(crate) struct ServedGroup {
+    /// The group.
+    pub(crate) group: Arc<RegisteredGroup>,
+    /// The slots of members that are still enrolled, ascending.
+    pub(crate) slots: Vec<u32>,
+    /// Digest of group, revision, epoch, and these slots with their templates.
+    view: Digest,
+}
+
+impl ServedGroup {
+    fn new(group: Arc<RegisteredGroup>, tombstones: &BTreeSet<TemplateDigest>) -> Self {
+        let mut hasher = Hasher::new("veilmatch/registry/group");
+        hasher.number(group.group.0).number(group.revision.0.into()).number(group.epoch.0.into());
+        let mut slots = Vec::with_capacity(group.members.len());
+        // A registered member was admitted, and only an erasure, which leaves a tombstone, ends that.
+        for member in group.members.iter().filter(|m| !tombstones.contains(&m.digest)) {
+            hasher.number(member.slot as u64).field(&member.digest.0);
+            slots.push(member.slot as u32);
+        }
+        let view = hasher.finish();
+        Self { group, slots, view }
+    }
+
+    /// The group with one of its slots alone.
+    fn only(&self, slot: u32) -> Self {
+        Self { group: Arc::clone(&self.group), slots: vec![slot], view: self.view }
+    }
+
+    fn member(&self, slot: u32) -> Option<&RegisteredMember> {
+        let place = self.group.members.binary_search_by_key(&(slot as usize), |m| m.slot).ok()?;
+        self.group.members.get(place)
+    }
+}
+
+/// The groups and slots that a query compares, in the order of its lanes. Shared between queries until the registry
+/// changes, so that a query copies nothing that grows with the gallery.
+pub(crate) struct Scope {
+    /// By ascending id; groups without a slot to compare are left out.
+    pub(crate) groups: Vec<Arc<ServedGroup>>,
+    /// Number of slots in all groups.
+    pub(crate) lanes: usize,
+}
+
+impl Scope {
+    fn new(groups: impl IntoIterator<Item = Arc<ServedGroup>>) -> Arc<Self> {
+        let groups: Vec<_> = groups.into_iter().filter(|served| !served.slots.is_empty()).collect();
+        let lanes = groups.iter().map(|served| served.slots.len()).sum();
+        Arc::new(Self { groups, lanes })
+    }
+
+    /// Whose lane it is.
+    pub(crate) fn subject(&self, mut lane: usize) -> Option<&SubjectId> {
+        for served in &self.groups {
+            match served.slots.get(lane) {
+                Some(&slot) => return served.member(slot).map(|m| &m.subject),
+                None => lane -= served.slots.len(),
+            }
+        }
+        None
     }
 }
 
@@ -151,7 +184,8 @@ pub(crate) struct CollectionRecord {
     reserved: BTreeMap<SubjectId, SessionId>,
     tombstones: BTreeSet<TemplateDigest>,
     erased: BTreeMap<SubjectId, Erasure>,
-    live: BTreeMap<GroupId, Arc<RegisteredGroup>>,
+    live: BTreeMap<GroupId, Arc<ServedGroup>>,
+    check_sums: CheckSums,
     located: BTreeMap<TemplateDigest, GroupId>,
     /// Per group the highest revision that was revoked. A live one is always above it.
     revoked: BTreeMap<GroupId, Revision>,
@@ -160,6 +194,8 @@ pub(crate) struct CollectionRecord {
     used_labels: BTreeMap<GroupId, Revision>,
     /// [`CollectionRecord::view_digest`], until something changes: every query compares it three times.
     view: OnceLock<Digest>,
+    /// Everything that is live, for queries of everybody; until something changes.
+    scope: OnceLock<Arc<Scope>>,
     changes: Vec<Record>,
 }
 
@@ -178,13 +214,43 @@ impl CollectionRecord {
 
     /// Live groups by ascending id.
     pub(crate) fn live_groups(&self) -> impl Iterator<Item = &Arc<RegisteredGroup>> {
-        self.live.values()
+        self.live.values().map(|served| &served.group)
+    }
+
+    /// Everything that is live.
+    pub(crate) fn scope(&self) -> Arc<Scope> {
+        Arc::clone(self.scope.get_or_init(|| Scope::new(self.live.values().map(Arc::clone))))
+    }
+
+    /// The one slot that holds a template; an empty scope if no group holds it.
+    pub(crate) fn scope_of(&self, digest: &TemplateDigest) -> Arc<Scope> {
+        let served = self.located.get(digest).and_then(|group| self.live.get(group));
+        let member = served.and_then(|served| served.group.members.iter().find(|m| m.digest == *digest));
+        let one = served.zip(member).filter(|_| !self.is_tombstoned(digest));
+        Scope::new(one.map(|(served, member)| Arc::new(served.only(member.slot as u32))))
+    }
+
+    /// Whether everything in a scope is still served as it was.
+    pub(crate) fn still_serves(&self, scope: &Arc<Scope>) -> bool {
+        self.scope.get().is_some_and(|current| Arc::ptr_eq(current, scope))
+            || scope.groups.iter().all(|served| {
+                let live = self.live.get(&served.group.group);
+                live.is_some_and(|live| {
+                    live.group.revision == served.group.revision
+                        && served.slots.iter().all(|slot| live.slots.binary_search(slot).is_ok())
+                })
+            })
+    }
+
+    /// ΣC over all live groups of one block width, and their number.
+    pub(crate) fn check_sum(&mut self, ring: &Ring, beta: usize) -> (CheckSum, usize) {
+        self.check_sums.of_width(ring, beta)
     }
 
     /// A live group.
     #[must_use]
     pub(crate) fn live_group(&self, group: GroupId) -> Option<&Arc<RegisteredGroup>> {
-        self.live.get(&group)
+        self.live.get(&group).map(|served| &served.group)
     }
 
     /// The live group that a template is a member of.
@@ -227,7 +293,6 @@ impl CollectionRecord {
         self.reserved.remove(&subject);
         self.changes.push(Record::put(&Key::Admitted(id.clone(), subject.clone()), &digest));
         self.admitted.insert(subject, digest);
-        self.view = OnceLock::new();
     }
 
     /// Marks the template of a subject as erased. Returns its digest and the group that still carries it.
@@ -251,8 +316,7 @@ impl CollectionRecord {
         let digest = self.admitted.remove(subject).or(before);
         let digest = digest.ok_or_else(|| HolderError::UnknownSubject(subject.clone()))?;
         let erasure = Erasure { request, digest, expires };
-        self.tombstones.insert(digest);
-        self.view = OnceLock::new();
+        self.bury(digest);
         self.erased.insert(subject.clone(), erasure);
         self.changes.extend([
             Record::gone(&Key::Admitted(id.clone(), subject.clone())),
@@ -340,14 +404,31 @@ impl CollectionRecord {
     }
 
     fn put_up(&mut self, built: RegisteredGroup) {
-        self.view = OnceLock::new();
         self.located.extend(built.members.iter().map(|member| (member.digest, built.group)));
-        self.live.insert(built.group, Arc::new(built));
+        let built = Arc::new(built);
+        self.check_sums.put_up(&built);
+        self.serve(built);
+    }
+
+    /// Notes how queries see a group from now on.
+    fn serve(&mut self, group: Arc<RegisteredGroup>) {
+        (self.view, self.scope) = Default::default();
+        self.live.insert(group.group, Arc::new(ServedGroup::new(group, &self.tombstones)));
+    }
+
+    /// A template is erased: decisions skip its slot from now on.
+    fn bury(&mut self, digest: TemplateDigest) {
+        self.tombstones.insert(digest);
+        if let Some(served) = self.located.get(&digest).and_then(|group| self.live.get(group)) {
+            let group = Arc::clone(&served.group);
+            self.serve(group);
+        }
     }
 
     fn take_down(&mut self, id: &CollectionId, group: GroupId, successor: Option<(GroupId, Revision)>) {
-        self.view = OnceLock::new();
-        let Some(gone) = self.live.remove(&group) else { return };
+        (self.view, self.scope) = Default::default();
+        let Some(gone) = self.live.remove(&group).map(|served| Arc::clone(&served.group)) else { return };
+        self.check_sums.take_down(&gone);
         for member in &gone.members {
             if self.located.get(&member.digest) == Some(&group) {
                 self.located.remove(&member.digest);
@@ -381,11 +462,8 @@ impl CollectionRecord {
         if let Some(bytes) = self.policy.as_ref().and_then(|p| borsh::to_vec(p).ok()) {
             hasher.field(&bytes);
         }
-        for group in self.live.values() {
-            hasher.number(group.group.0).number(group.revision.0.into()).number(group.epoch.0.into());
-            for member in self.enrolled_members(group) {
-                hasher.number(member.slot as u64).field(&member.digest.0);
-            }
+        for served in self.live.values() {
+            hasher.field(&served.view.0);
         }
         hasher.finish()
     }
@@ -428,9 +506,7 @@ impl Registry {
             Key::Admitted(id, subject) => {
                 self.entry(id).admitted.insert(subject.clone(), borsh::from_slice(value)?);
             }
-            Key::Tombstone(id, digest) => {
-                self.entry(id).tombstones.insert(*digest);
-            }
+            Key::Tombstone(id, digest) => self.entry(id).bury(*digest),
             Key::Erased(id, subject) => {
                 self.entry(id).erased.insert(subject.clone(), borsh::from_slice(value)?);
             }
@@ -466,7 +542,7 @@ impl Registry {
             records.extend(record.admitted.iter().map(|(s, d)| Record::put(&Key::Admitted(id(), s.clone()), d)));
             records.extend(record.tombstones.iter().map(|d| Record::put(&Key::Tombstone(id(), *d), &())));
             records.extend(record.erased.iter().map(|(s, e)| Record::put(&Key::Erased(id(), s.clone()), e)));
-            records.extend(record.live.iter().map(|(g, built)| Record::put(&Key::Group(id(), *g), built.as_ref())));
+            records.extend(record.live.iter().map(|(g, built)| Record::put(&Key::Group(id(), *g), built.group.as_ref())));
             records.extend(record.revoked.iter().map(|(g, r)| Record::put(&Key::Revoked(id(), *g), r)));
             let mut used = record.used_labels.clone();
             used.extend(record.labels.iter().map(|(group, label)| (*group, label.revision)));

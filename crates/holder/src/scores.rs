@@ -1,30 +1,28 @@
-//! The holders' side of the scan: mask sums, the check of the matcher's sums, shares of scores (DESIGN 3.5).
+//! The holders' side of the scan: mask sums and shares of scores (DESIGN 3.5).
 //!
 //! The score of the template at position t of body k is the coefficient βt of
 //! B_k − A_k·s_0 − D·s_k + E·s_0·s_k with D = Σ_j b^p_j·a_j and E = Σ_j a^p_j·a_j, and K_i's additive share of it is
-//! local: −A_k·s_0^(i) − D·s_k^(i) + E·(s_0·s_k)^\[i\], plus B_k at K_0.
+//! local: −A_k·s_0^(i) − D·s_k^(i) + E·(s_0·s_k)^\[i\], plus B_k at K_0. The sum is formed on transformed values, point by
+//! point, folded to the N/β points that determine the coefficients βt, and only these are transformed back.
 //!
 //! Why the holders compute D and E themselves: whoever chooses them freely and sees a decision has a chosen-ciphertext
 //! oracle on the gallery's secrets. What they take from the matcher, A and B, has passed the scan check.
 
-use rayon::prelude::*;
 use std::sync::Arc;
 
 use veilmatch_domain::{Party, Threshold};
-use veilmatch_glwe::{GroupSums, Layout, Parameters, ProbeCiphertext, decode_polynomials};
-use veilmatch_kernels::{Accumulator, Ring, unpack};
+use veilmatch_glwe::{GroupSums, Layout, Parameters, ProbeCiphertext};
+use veilmatch_kernels::{Folding, Ring, ScanProbe, from_bytes, scan_bodies};
 use veilmatch_secret::Secret;
 
 use crate::HolderError;
 use crate::keys::SecretParts;
-use crate::registry::RegisteredGroup;
-use crate::scan_check::{CHECKS, coefficients, combine_sums, expected};
 
 /// The matcher's sums over one group, decoded.
 pub(crate) struct DecodedSums {
     /// A_k, r·N residues, transformed.
     pub masks: Vec<u32>,
-    /// B_k at the coefficients βt, r·N/β residues.
+    /// B_k, folded: r·N/β residues.
     pub scores: Vec<u32>,
 }
 
@@ -37,101 +35,99 @@ pub(crate) fn decode_sums(
     layout: Layout,
     sums: &GroupSums,
 ) -> Result<DecodedSums, HolderError> {
-    let bad = |_| HolderError::BadSums { what: "not the expected number of residues" };
+    let decode = |bytes, count| {
+        from_bytes(parameters.modulus, bytes, count)
+            .map_err(|_| HolderError::BadSums { what: "not the expected number of residues" })
+    };
     Ok(DecodedSums {
-        masks: decode_polynomials(parameters, &sums.masks, layout.rank()).map_err(bad)?,
-        scores: unpack(parameters.modulus, &sums.scores, layout.capacity(parameters)).map_err(bad)?,
+        masks: decode(&sums.masks, layout.rank() * parameters.degree)?,
+        scores: decode(&sums.scores, layout.capacity(parameters))?,
     })
 }
 
-/// Checks the sums over all groups of one block width against their registered check vectors.
-///
-/// # Errors
-/// [`HolderError::ScanCheck`] if anything was changed, swapped or left out.
-pub(crate) fn check_sums(
-    parameters: &Parameters,
-    ring: &Ring,
-    layout: Layout,
-    probe: &ProbeCiphertext,
-    groups: &[(&RegisteredGroup, &DecodedSums)],
-) -> Result<(), HolderError> {
-    let passed = (0..CHECKS).into_par_iter().all(|check| {
-        let mut left_masks = vec![0u32; parameters.degree];
-        let mut left_scores = vec![0u32; layout.positions(parameters)];
-        let mut vector = vec![0u32; probe.bodies.len()];
-        for (group, sums) in groups {
-            let rho = coefficients(parameters, &group.check_seed, check, group.layout);
-            combine_sums(ring, &rho, &sums.masks, &mut left_masks);
-            combine_sums(ring, &rho, &sums.scores, &mut left_scores);
-            if let Some(registered) = group.checks.get(check) {
-                ring.add_assign(&mut vector, registered);
-            }
-        }
-        let right_masks = expected(ring, &probe.masks, &vector);
-        let mut right_scores = expected(ring, &probe.bodies, &vector);
-        ring.inverse(&mut right_scores);
-        left_masks == right_masks && right_scores.iter().step_by(layout.beta()).eq(left_scores.iter())
-    });
-    if passed { Ok(()) } else { Err(HolderError::ScanCheck) }
+/// This holder's secrets as factors of the sum, prepared once per session for all groups of a key epoch.
+pub(crate) struct Factors {
+    /// −s_0^(i).
+    probe: Secret<Vec<u32>>,
+    /// −s_k^(i) and (s_0·s_k)^\[i\] by k.
+    bodies: Vec<[Secret<Vec<u32>>; 2]>,
+}
+
+impl Factors {
+    /// From the parts of s_0 and of s_k, k = 0, 1, ….
+    pub(crate) fn new(ring: &Ring, probe: &SecretParts, gallery: &[Arc<SecretParts>]) -> Self {
+        let negated = |values: &[u32]| {
+            let negated = Secret::new(values.iter().map(|&v| ring.negate(v)).collect::<Vec<u32>>());
+            Secret::new(ring.prepared(negated.expose()))
+        };
+        let bodies = gallery.iter().map(|secret| {
+            let product = probe.product_share(ring, secret);
+            [negated(secret.own.expose()), Secret::new(ring.prepared(product.expose()))]
+        });
+        Self { probe: negated(probe.own.expose()), bodies: bodies.collect() }
+    }
+}
+
+/// D and E of a group: the scan of its masks as if they were the bodies of a group of rank 1.
+fn mask_sums(ring: &Ring, probe: &ProbeCiphertext, masks: &[u32]) -> [Vec<u32>; 2] {
+    let scanned = ScanProbe { masks: &probe.masks, bodies: &probe.bodies };
+    let (e, d) = scan_bodies(ring, scanned, masks, 1);
+    [d.concat(), e.concat()]
+}
+
+/// What the shares of one group are computed from, but for its sums.
+pub(crate) struct ShareInputs<'a> {
+    pub(crate) party: Party,
+    pub(crate) parameters: &'a Parameters,
+    pub(crate) ring: &'a Ring,
+    pub(crate) folding: &'a Folding,
+    pub(crate) layout: Layout,
+    /// The group's masks a_j.
+    pub(crate) masks: &'a [u32],
+    pub(crate) probe: &'a ProbeCiphertext,
+    pub(crate) factors: &'a Factors,
+    /// The slots that are compared, ascending.
+    pub(crate) slots: &'a [u32],
+    pub(crate) threshold: Threshold,
 }
 
 /// This holder's additive shares of the scores of the chosen slots of one group, on the decision torus, with the
 /// threshold subtracted (at K_0): one value below 2^w per slot, in the order of `slots`.
-#[expect(clippy::too_many_arguments, reason = "every input of a local computation, named at the call")]
-pub(crate) fn score_shares(
-    party: Party,
-    parameters: &Parameters,
-    ring: &Ring,
-    group: &RegisteredGroup,
-    sums: &DecodedSums,
-    probe: &ProbeCiphertext,
-    probe_secret: &SecretParts,
-    gallery_secrets: &[Arc<SecretParts>],
-    slots: &[usize],
-    threshold: Threshold,
-) -> Vec<u64> {
-    let n = parameters.degree;
-    let layout = group.layout;
-    let positions = layout.positions(parameters);
-    let (mut d, mut e) = (Accumulator::new(n), Accumulator::new(n));
-    for ((mask, probe_mask), probe_body) in
-        group.masks(parameters).chunks_exact(n).zip(probe.masks.chunks_exact(n)).zip(probe.bodies.chunks_exact(n))
-    {
-        d.accumulate(probe_body, mask);
-        e.accumulate(probe_mask, mask);
+pub(crate) fn score_shares(inputs: &ShareInputs<'_>, sums: &DecodedSums) -> Secret<Vec<u64>> {
+    let ShareInputs { party, parameters, ring, folding, layout, .. } = *inputs;
+    let (n, positions) = (parameters.degree, folding.points());
+    let [d, e] = mask_sums(ring, inputs.probe, inputs.masks);
+    let (at_k0, torus) = (party == Party::K0, (parameters.decision_modulus() - 1) as u32);
+    let offset = if at_k0 { parameters.threshold_units(inputs.threshold, layout) as u32 } else { 0 };
+    let mut shares = Secret::new(Vec::with_capacity(inputs.slots.len()));
+    let mut whole = Secret::new(vec![0u32; n]);
+    let mut scaled = Secret::new(vec![0u32; positions]);
+    let mut rest = inputs.slots;
+    let bodies = sums.masks.chunks_exact(n).zip(sums.scores.chunks_exact(positions));
+    for (body, ((a, b), [secret, product])) in bodies.zip(&inputs.factors.bodies).enumerate() {
+        let first = body * positions;
+        let (chosen, after) = rest.split_at(rest.partition_point(|&slot| (slot as usize) < first + positions));
+        rest = after;
+        // Bodies without a chosen slot cost nothing.
+        if chosen.is_empty() {
+            continue;
+        }
+        let terms = [(a, inputs.factors.probe.expose()), (&d, secret.expose()), (&e, product.expose())];
+        ring.sum_of_three_products(terms.map(|(x, y)| (x, y.as_slice())), whole.expose_mut());
+        let share = ring.fold(folding, whole.expose_mut());
+        if at_k0 {
+            ring.add_assign(share, b);
+        }
+        ring.unfold(folding, share);
+        parameters.all_to_decision_torus(share, scaled.expose_mut());
+        let subtracted = |value: u32| u64::from(value.wrapping_sub(offset) & torus);
+        let scaled = scaled.expose();
+        if chosen.len() == positions {
+            shares.expose_mut().extend(scaled.iter().map(|&value| subtracted(value)));
+        } else {
+            let picked = chosen.iter().map(|&slot| scaled.get(slot as usize - first).copied().unwrap_or(0));
+            shares.expose_mut().extend(picked.map(subtracted));
+        }
     }
-    let (d, e) = (d.finish(ring), e.finish(ring));
-    let offset = parameters.threshold_units(threshold, layout);
-    let bodies: Vec<(usize, &[u32])> = sums.masks.chunks_exact(n).enumerate().collect();
-    let per_body: Vec<Option<Secret<Vec<u32>>>> = bodies
-        .par_iter()
-        .map(|&(body, a)| {
-            // Bodies without a chosen slot cost nothing.
-            let chosen = slots.iter().any(|slot| slot / positions == body);
-            let secret = gallery_secrets.get(body).filter(|_| chosen)?;
-            // A_k·s_0 + D·s_k first, negated, then E·s_0·s_k.
-            let mut share = ring.multiply(a, probe_secret.own.expose());
-            ring.multiply_accumulate(&mut share, &d, secret.own.expose());
-            for value in &mut share {
-                *value = ring.negate(*value);
-            }
-            ring.multiply_accumulate(&mut share, &e, probe_secret.product_share(ring, secret).expose());
-            ring.inverse(&mut share);
-            let share = Secret::new(share);
-            Some(Secret::new(share.expose().iter().step_by(layout.beta()).copied().collect()))
-        })
-        .collect();
-    slots
-        .iter()
-        .map(|&slot| {
-            let share = per_body.get(slot / positions).and_then(Option::as_ref);
-            let mut value = share.and_then(|s| s.expose().get(slot % positions)).copied().unwrap_or(0);
-            if party == Party::K0 {
-                value = ring.add(value, sums.scores.get(slot).copied().unwrap_or(0));
-            }
-            let scaled = parameters.to_decision_torus(value);
-            let subtracted = if party == Party::K0 { scaled.wrapping_sub(offset) } else { scaled };
-            subtracted & (parameters.decision_modulus() - 1)
-        })
-        .collect()
+    shares
 }

@@ -15,6 +15,7 @@ use crate::audit::{AuditEntry, AuditEvent, AuditLog};
 use crate::error::Speaker;
 use crate::holder::{Outbound, PeerMessage, Recipient};
 use crate::keys::{EpochKeys, SecretParts};
+use crate::masks::MaskRoom;
 use crate::ledger::{Asking, Ledger};
 use crate::record::{Key, Record};
 use crate::registry::Registry;
@@ -26,6 +27,8 @@ pub(crate) struct State {
     pub(crate) party: Party,
     pub(crate) parameters: Parameters,
     pub(crate) ring: Arc<Ring>,
+    /// How many expanded masks are kept.
+    pub(crate) mask_room: Arc<MaskRoom>,
     pub(crate) identity: ClientSigningKey,
     pub(crate) kem: Arc<HolderSecretKey>,
     pub(crate) readers: Option<Arc<[HolderPublicKey; 3]>>,
@@ -213,7 +216,11 @@ impl Channel {
 
     /// Whose message at the current step has not come.
     pub(crate) fn late(&self, party: Party) -> Vec<Suspect> {
-        let Some(step) = self.waiting_step else { return Vec::new() };
+        self.waiting_step.map_or_else(Vec::new, |step| self.late_at(party, step))
+    }
+
+    /// Whose message at a step has not come.
+    pub(crate) fn late_at(&self, party: Party, step: u32) -> Vec<Suspect> {
         party.peers().into_iter().filter(|&peer| !self.taken.contains_key(&(step, peer))).map(Suspect::Holder).collect()
     }
 }

@@ -6,12 +6,16 @@
 //! unsafe code yet.
 
 mod accumulator;
+mod folding;
 mod packing;
+mod pointwise;
 mod ring;
 mod scan;
 
 pub use accumulator::Accumulator;
-pub use packing::{PackingError, pack, packed_bytes, unpack};
+pub use folding::Folding;
+pub use packing::{PackingError, from_bytes, pack, packed_bytes, to_bytes, unpack};
+pub use pointwise::round_to_power_of_two;
 pub use ring::Ring;
 pub use scan::{ScanProbe, scan_bodies};
 

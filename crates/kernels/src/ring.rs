@@ -1,6 +1,12 @@
 //! The ring: transforms and pointwise arithmetic on canonical residues.
 
+use std::sync::OnceLock;
 use tfhe_ntt::prime32::Plan;
+
+use crate::Folding;
+
+/// Widths of foldings that a ring keeps: 1 to 256.
+const FOLDINGS: usize = 9;
 
 /// R_q = Z_q\[X\]/(X^N+1) for a power of two N ≥ 32 and a prime q < 2^31 with q ≡ 1 mod 2N.
 #[derive(Clone, Debug)]
@@ -8,6 +14,10 @@ pub struct Ring {
     plan: Plan,
     degree: usize,
     modulus: u32,
+    /// q^−1 modulo 2^32.
+    inverse: u32,
+    /// Foldings by the widths 2^0 .. 2^8, made when they are first used.
+    foldings: [OnceLock<Option<Folding>>; FOLDINGS],
 }
 
 impl Ring {
@@ -18,7 +28,29 @@ impl Ring {
             return None;
         }
         let plan = Plan::try_new(degree, modulus)?;
-        Some(Self { plan, degree, modulus })
+        // Newton's iteration doubles the number of right bits; an odd number is its own inverse modulo 8.
+        let inverse =
+            (0..4).fold(modulus, |x, _| x.wrapping_mul(2u32.wrapping_sub(modulus.wrapping_mul(x))));
+        Some(Self { plan, degree, modulus, inverse, foldings: Default::default() })
+    }
+
+    /// Folding by β, a power of two up to 256 that divides N.
+    #[must_use]
+    pub fn folding(&self, beta: usize) -> Option<&Folding> {
+        if !beta.is_power_of_two() {
+            return None;
+        }
+        let kept = self.foldings.get(beta.trailing_zeros() as usize)?;
+        kept.get_or_init(|| Folding::new(self, beta)).as_ref()
+    }
+
+    pub(crate) fn inverse_of_modulus(&self) -> u32 {
+        self.inverse
+    }
+
+    /// 2^64 modulo q.
+    pub(crate) fn square_of_two_to_32(&self) -> u32 {
+        ((1u128 << 64) % u128::from(self.modulus)) as u32
     }
 
     /// N.

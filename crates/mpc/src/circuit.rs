@@ -328,9 +328,7 @@ impl Circuit {
             Gate::Constant(value) if constants => Lanes::clone(value),
             Gate::Constant(value) => Lanes::zeros(value.len()),
             Gate::Xor(a, b) => {
-                let mut result = fetch(*a)?.clone();
-                result.xor_with(fetch(*b)?);
-                result
+                Lanes::xor_of(fetch(*a)?, fetch(*b)?)
             }
             Gate::Flip(a, value) => {
                 let mut result = fetch(*a)?.clone();

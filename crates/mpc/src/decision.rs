@@ -72,10 +72,14 @@ pub fn decision_circuit(width: u32, live: &Lanes, question: Question) -> Circuit
                 return builder.finish(vec![vec![no]]);
             };
             let hit = hits(&mut builder, sign);
-            let mut values: Vec<Wire> = bits.into_iter().map(|bit| builder.and(bit, hit)).collect();
+            // What is below the threshold keeps its bits: it is below whatever has its hit bit set, and if nothing has,
+            // the tournament hides its place. A slot that is not live becomes the lowest number of all.
+            let mut values: Vec<Wire> = bits.into_iter().map(|bit| builder.mask(bit, live.clone())).collect();
             values.push(hit);
-            let (winner, index) = highest(&mut builder, values);
-            vec![winner.last().copied().into_iter().chain(index).collect()]
+            match highest(&mut builder, values) {
+                Some((counts, index)) => vec![std::iter::once(counts).chain(index).collect()],
+                None => vec![vec![builder.constant(nobody)]],
+            }
         }
         Question::Any | Question::List { .. } => {
             let sign = sign_of_sum(&mut builder, &input);

@@ -127,7 +127,7 @@ impl Evaluation {
         }
         let steps = u32::try_from(circuit.rounds()).map_err(|_| ProtocolError::StepsExhausted)?;
         first_step.checked_add(steps).filter(|last| *last < u32::MAX).ok_or(ProtocolError::StepsExhausted)?;
-        let zeros = Zeroizing::new(zero_numbers(seeds, &session, first_step, inputs.len()));
+        let zeros = zero_numbers(seeds, &session, first_step, circuit.inputs());
         mask_inputs(&circuit, &mut inputs, &zeros);
         let wires = Wires::new(&circuit);
         let mut evaluation = Evaluation {
@@ -297,8 +297,14 @@ impl Evaluation {
         let mut bytes = Vec::with_capacity(self.input_bytes());
         let mut values = values.iter();
         for shape in self.circuit.inputs() {
-            for value in values.by_ref().take(shape.lanes) {
-                bytes.extend(value.to_le_bytes().into_iter().take(value_bytes(shape.width)));
+            let values = values.by_ref().take(shape.lanes);
+            match value_bytes(shape.width) {
+                2 => bytes.extend(values.flat_map(|value| (*value as u16).to_le_bytes())),
+                size => {
+                    for value in values {
+                        bytes.extend_from_slice(value.to_le_bytes().get(..size).unwrap_or_default());
+                    }
+                }
             }
         }
         bytes
@@ -308,15 +314,23 @@ impl Evaluation {
         let mut values = Zeroizing::new(Vec::with_capacity(self.circuit.input_count()));
         let mut rest = bytes;
         for shape in self.circuit.inputs() {
-            for _ in 0..shape.lanes {
-                let (chunk, after) =
-                    rest.split_at_checked(value_bytes(shape.width)).ok_or(ProtocolError::Truncated { from })?;
-                let value = chunk.iter().rev().fold(0u64, |value, &byte| value << 8 | u64::from(byte));
-                if value & !width_mask(shape.width) != 0 {
-                    return Err(ProtocolError::Malformed { from });
-                }
-                values.push(value);
-                rest = after;
+            let size = value_bytes(shape.width);
+            let (chunk, after) =
+                rest.split_at_checked(shape.lanes * size).ok_or(ProtocolError::Truncated { from })?;
+            rest = after;
+            let first = values.len();
+            match size {
+                0 => values.resize(first + shape.lanes, 0),
+                2 => values.extend(chunk.as_chunks().0.iter().map(|bytes| u64::from(u16::from_le_bytes(*bytes)))),
+                _ => values.extend(
+                    chunk
+                        .chunks_exact(size)
+                        .map(|bytes| bytes.iter().rev().fold(0u64, |value, &byte| value << 8 | u64::from(byte))),
+                ),
+            }
+            let used = values.iter().skip(first).fold(0, |used, value| used | value);
+            if used & !width_mask(shape.width) != 0 {
+                return Err(ProtocolError::Malformed { from });
             }
         }
         Ok(values)
@@ -334,25 +348,24 @@ impl Evaluation {
         planes
     }
 
-    /// Feeds one component of the operands: `set` puts the planes into that component of the shares.
-    fn feed(&mut self, second: bool, planes: &[Lanes], set: impl Fn(&mut Share, Lanes)) {
-        let operands: Vec<_> = self.circuit.operands().filter(|(_, _, s)| *s == second).collect();
-        for (wire, plane, _) in operands {
-            if let Some(lanes) = planes.get(plane) {
-                let mut share = self.wires.get(wire).cloned().unwrap_or_else(|| Share::zeros(lanes.len()));
-                set(&mut share, lanes.clone());
+    /// Feeds both components of the first operands or of the second ones; `None` stands for zeros.
+    fn feed(&mut self, second: bool, own: Option<Vec<Lanes>>, next: Option<Vec<Lanes>>) {
+        let zeros = || {
+            let shapes = self.circuit.inputs().iter();
+            shapes.flat_map(|shape| (0..shape.width).map(|_| Lanes::zeros(shape.lanes))).collect::<Vec<_>>()
+        };
+        let (own, next) = (own.unwrap_or_else(zeros), next.unwrap_or_else(zeros));
+        let mut shares: Vec<Option<Share>> =
+            own.into_iter().zip(next).map(|(own, next)| Some(Share { own, next })).collect();
+        let circuit = Arc::clone(&self.circuit);
+        for (wire, plane, _) in circuit.operands().filter(|(_, _, s)| *s == second) {
+            if let Some(share) = shares.get_mut(plane).and_then(Option::take) {
                 self.wires.put(wire, share);
             }
         }
     }
 
     fn take_inputs(&mut self, send: &mut Vec<Outgoing>) -> Result<bool, ProtocolError> {
-        let zeros: Vec<Lanes> = self
-            .circuit
-            .inputs()
-            .iter()
-            .flat_map(|shape| (0..shape.width).map(|_| Lanes::zeros(shape.lanes)))
-            .collect();
         match self.party {
             Party::K0 => {
                 let Some(bytes) = self.early.remove(&(0, Party::K1)) else { return Ok(false) };
@@ -363,23 +376,22 @@ impl Evaluation {
                 let mut payload = Lanes::with_capacity(self.circuit.input_bits());
                 dealt.iter().for_each(|plane| payload.append(plane));
                 send.push(self.outgoing(Party::K1, 1, payload.to_bytes()));
-                self.feed(false, &mask, |share, lanes| share.own = lanes);
-                self.feed(false, &dealt, |share, lanes| share.next = lanes);
-                self.feed(true, &zeros, |_, _| {});
+                self.feed(false, Some(mask), Some(dealt));
+                self.feed(true, None, None);
                 self.enter_level_zero(send)?;
             }
             Party::K1 => {
                 let Some(bytes) = self.early.remove(&(0, Party::K2)) else { return Ok(false) };
                 let third = self.decode_inputs(&bytes, Party::K2)?;
                 let planes = self.planes(&third);
-                self.feed(true, &planes, |share, lanes| share.next = lanes);
+                self.feed(true, None, Some(planes));
                 self.at = At::Deal;
             }
             Party::K2 => {
                 let planes = self.planes(&self.masked);
-                self.feed(true, &planes, |share, lanes| share.own = lanes);
+                self.feed(true, Some(planes), None);
                 let mask = self.deal_mask(&self.seeds.next);
-                self.feed(false, &mask, |share, lanes| share.next = lanes);
+                self.feed(false, None, Some(mask));
                 self.enter_level_zero(send)?;
             }
         }
@@ -426,7 +438,7 @@ impl Evaluation {
                 from += shape.lanes;
             }
         }
-        self.feed(false, &planes, |share, lanes| share.own = lanes);
+        self.feed(false, Some(planes), None);
         self.enter_level_zero(send)?;
         Ok(true)
     }
@@ -462,7 +474,7 @@ impl Evaluation {
         let circuit = Arc::clone(&self.circuit);
         let level = circuit.level(depth).ok_or(ProtocolError::BrokenCircuit)?;
         let zero = zero_bits(&self.seeds, &self.session, self.first_step + step, level.and_bits);
-        let products = self.masked_products(&level.ands, level.and_bits, &zero)?;
+        let products = self.masked_products(&level.ands, zero)?;
         for &(_, a, b, _) in &level.ands {
             self.wires.release(a);
             self.wires.release(b);
@@ -478,17 +490,17 @@ impl Evaluation {
     fn masked_products(
         &self,
         ands: &[(crate::circuit::Wire, crate::circuit::Wire, crate::circuit::Wire, usize)],
-        bits: usize,
-        zero: &Lanes,
+        zero: Lanes,
     ) -> Result<Lanes, ProtocolError> {
-        let mut products = Lanes::with_capacity(bits);
-        for &(_, a, b, _) in ands {
+        let mut products = zero;
+        let mut place = 0;
+        for &(_, a, b, lanes) in ands {
             let (Some(x), Some(y)) = (self.wires.get(a), self.wires.get(b)) else {
                 return Err(ProtocolError::BrokenCircuit);
             };
-            products.append(&local_product(x, y));
+            products.xor_words_at(place, local_product(x, y));
+            place += lanes;
         }
-        products.xor_with(zero);
         Ok(products)
     }
 

@@ -23,7 +23,8 @@ impl Clone for Lanes {
 
 impl Drop for Lanes {
     fn drop(&mut self) {
-        self.words.zeroize();
+        // The words alone: nothing was ever written behind them that is not zero.
+        self.words.as_mut_slice().zeroize();
     }
 }
 
@@ -66,10 +67,59 @@ impl Lanes {
 
     /// `len` lanes of the stream's next bits.
     pub(crate) fn pseudo_random(stream: &mut Stream, len: usize) -> Self {
-        let mut bytes = Zeroizing::new(vec![0u8; len.div_ceil(WORD) * 8]);
-        stream.fill(&mut bytes);
-        let words = bytes.as_chunks::<8>().0.iter().map(|chunk| u64::from_le_bytes(*chunk)).collect();
-        Self { words, len }.trimmed()
+        let mut lanes = Self::zeros(len);
+        lanes.xor_pseudo_random(stream);
+        lanes
+    }
+
+    /// `self ⊕=` the stream's next bits.
+    pub(crate) fn xor_pseudo_random(&mut self, stream: &mut Stream) {
+        // Through a small buffer: it stays in the first cache and is wiped once.
+        let mut buffer = Zeroizing::new([0u8; 4096]);
+        for words in self.words.chunks_mut(buffer.len() / 8) {
+            let bytes = buffer.get_mut(..words.len() * 8).unwrap_or_default();
+            stream.fill(bytes);
+            for (word, random) in words.iter_mut().zip(bytes.as_chunks::<8>().0) {
+                *word ^= u64::from_le_bytes(*random);
+            }
+        }
+        self.trim();
+    }
+
+    /// `self ⊕= words` from lane `from` on, where `words` are the lanes of something not longer than what is left.
+    pub(crate) fn xor_words_at(&mut self, from: usize, words: impl Iterator<Item = u64>) {
+        let (skip, shift) = (from / WORD, from % WORD);
+        let own = self.words.get_mut(skip..).unwrap_or_default();
+        if shift == 0 {
+            own.iter_mut().zip(words).for_each(|(own, word)| *own ^= word);
+            return;
+        }
+        let mut carried = 0;
+        let mut own = own.iter_mut();
+        for word in words {
+            if let Some(own) = own.next() {
+                *own ^= word << shift | carried;
+            }
+            carried = word >> (WORD - shift);
+        }
+        if let Some(own) = own.next() {
+            *own ^= carried;
+        }
+    }
+
+    pub(crate) fn words(&self) -> &[u64] {
+        &self.words
+    }
+
+    /// a ⊕ b, of the length of `a`; `b` is cut or padded with 0.
+    pub(crate) fn xor_of(a: &Lanes, b: &Lanes) -> Lanes {
+        if a.words.len() != b.words.len() {
+            let mut result = a.clone();
+            result.xor_with(b);
+            return result;
+        }
+        let words = a.words.iter().zip(&b.words).map(|(a, b)| a ^ b).collect();
+        Self { words, len: a.len }.trimmed()
     }
 
     /// Number of lanes.
@@ -182,8 +232,10 @@ impl Lanes {
     /// The lanes as ⌈len/8⌉ bytes, lane i at bit i mod 8 of byte i / 8, unused bits zero.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(self.words.len() * 8);
-        bytes.extend(self.words.iter().flat_map(|word| word.to_le_bytes()));
+        let mut bytes = vec![0u8; self.words.len() * 8];
+        for (chunk, word) in bytes.as_chunks_mut::<8>().0.iter_mut().zip(&self.words) {
+            *chunk = word.to_le_bytes();
+        }
         bytes.truncate(self.len.div_ceil(8));
         bytes
     }
@@ -199,9 +251,11 @@ impl Lanes {
             return None;
         }
         let mut words = Vec::with_capacity(len.div_ceil(WORD));
-        words.extend(bytes.chunks(8).map(|chunk| {
-            chunk.iter().enumerate().fold(0u64, |word, (index, &byte)| word | u64::from(byte) << (8 * index))
-        }));
+        let (whole, rest) = bytes.as_chunks::<8>();
+        words.extend(whole.iter().map(|chunk| u64::from_le_bytes(*chunk)));
+        if !rest.is_empty() {
+            words.push(rest.iter().rev().fold(0u64, |word, &byte| word << 8 | u64::from(byte)));
+        }
         Some(Self { words, len })
     }
 
@@ -234,6 +288,9 @@ fn even_bits(word: u64) -> u64 {
 #[must_use]
 pub fn transpose(values: &[u64], width: u32) -> Vec<Lanes> {
     let width = width.min(u64::BITS) as usize;
+    if width <= NARROW {
+        return transpose_narrow(values, width);
+    }
     let mut planes = vec![Vec::with_capacity(values.len().div_ceil(WORD)); width];
     let mut block = Zeroizing::new([0u64; WORD]);
     for chunk in values.chunks(WORD) {
@@ -247,6 +304,50 @@ pub fn transpose(values: &[u64], width: u32) -> Vec<Lanes> {
         }
     }
     planes.into_iter().map(|words| Lanes { words, len: values.len() }).collect()
+}
+
+/// Numbers of at most this many bits are transposed four blocks at a time.
+const NARROW: usize = 16;
+
+/// [`transpose`] for at most 16 bits: a word holds four values, and four 16×16 matrices are transposed at once.
+fn transpose_narrow(values: &[u64], width: usize) -> Vec<Lanes> {
+    let mut planes = vec![Vec::with_capacity(values.len().div_ceil(WORD)); width];
+    let mut block = Zeroizing::new([0u64; NARROW]);
+    let (whole, rest) = values.as_chunks::<WORD>();
+    let mut last = Zeroizing::new([0u64; WORD]);
+    last.iter_mut().zip(rest).for_each(|(slot, value)| *slot = *value);
+    let last = (!rest.is_empty()).then_some(&*last);
+    for chunk in whole.iter().chain(last) {
+        let (quarters, _) = chunk.as_chunks::<NARROW>();
+        if let [a, b, c, d] = quarters {
+            for (word, (((a, b), c), d)) in block.iter_mut().zip(a.iter().zip(b).zip(c).zip(d)) {
+                let low = 0xffff;
+                *word = a & low | (b & low) << 16 | (c & low) << 32 | (d & low) << 48;
+            }
+        }
+        transpose_four(&mut block);
+        for (plane, word) in planes.iter_mut().zip(block.iter()) {
+            plane.push(*word);
+        }
+    }
+    planes.into_iter().map(|words| Lanes { words, len: values.len() }).collect()
+}
+
+/// Transposes four 16×16 bit matrices side by side: bit c of field f of row r goes to bit r of field f of row c.
+#[expect(
+    clippy::indexing_slicing,
+    reason = "row | size < 16: row runs over the rows below 16 that lack the bit `size`"
+)]
+fn transpose_four(rows: &mut [u64; NARROW]) {
+    for (size, low) in
+        [(8, 0x00ff_00ff_00ff_00ff), (4, 0x0f0f_0f0f_0f0f_0f0f), (2, 0x3333_3333_3333_3333), (1, 0x5555_5555_5555_5555)]
+    {
+        for row in (0..NARROW).filter(|row| row & size == 0) {
+            let swap = (rows[row] >> size ^ rows[row | size]) & low;
+            rows[row | size] ^= swap;
+            rows[row] ^= swap << size;
+        }
+    }
 }
 
 /// Transposes a 64×64 bit matrix in place: bit c of row r goes to bit r of row c. Swaps quadrants, then their
@@ -282,7 +383,7 @@ mod tests {
         let mut stream = Stream::public([3; 32]);
         for count in [0, 1, 63, 64, 65, 200] {
             let values: Vec<u64> = (0..count).map(|_| stream.next_u64()).collect();
-            for width in [1, 16, 48, 64] {
+            for width in [1, 7, 15, 16, 17, 48, 64] {
                 let planes = transpose(&values, width);
                 assert_eq!(planes.len(), width as usize);
                 for (bit, plane) in planes.iter().enumerate() {
@@ -315,6 +416,25 @@ mod tests {
                 assert_eq!(lanes.every_second(first), Lanes::from_fn(count, |lane| lanes.get(2 * lane + first)));
             }
             assert_eq!(lanes.iter_ones().count(), lanes.count_ones());
+        }
+    }
+
+    #[test]
+    fn words_are_added_at_any_place() {
+        for len in [1usize, 64, 65, 130, 300] {
+            for from in [0, 1, 63, 64, 70, 128].into_iter().filter(|from| *from < len) {
+                let other = pattern(len - from, 4);
+                let mut sum = pattern(len, 5);
+                sum.xor_words_at(from, other.words().iter().copied());
+                let before = pattern(len, 5);
+                let expected = |lane: usize| before.get(lane) ^ (lane >= from && other.get(lane - from));
+                assert_eq!(sum, Lanes::from_fn(len, expected), "{len} lanes from {from}");
+            }
+        }
+        for (a, b) in [(100, 100), (100, 10), (10, 100), (64, 64)] {
+            let mut sum = pattern(a, 1);
+            sum.xor_with(&pattern(b, 2));
+            assert_eq!(Lanes::xor_of(&pattern(a, 1), &pattern(b, 2)), sum);
         }
     }
 

@@ -10,6 +10,9 @@
 use veilmatch_domain::{Party, SessionId};
 use veilmatch_secret::{Label, Seed, Stream};
 
+use zeroize::Zeroizing;
+
+use crate::circuit::InputShape;
 use crate::lanes::Lanes;
 
 /// The seeds that one party shares with the two others.
@@ -30,12 +33,6 @@ pub(crate) struct Share {
     pub(crate) next: Lanes,
 }
 
-impl Share {
-    pub(crate) fn zeros(len: usize) -> Self {
-        Self { own: Lanes::zeros(len), next: Lanes::zeros(len) }
-    }
-}
-
 /// Labels of the streams of one session; every use has its own step, so that none is used twice.
 pub(crate) fn stream(seed: &Seed, use_of: &'static str, session: &SessionId, step: u32) -> Stream {
     seed.stream(&Label::new(use_of).bytes(&session.0).number(step.into()))
@@ -45,28 +42,62 @@ pub(crate) fn stream(seed: &Seed, use_of: &'static str, session: &SessionId, ste
 pub(crate) fn zero_bits(seeds: &PairwiseSeeds, session: &SessionId, step: u32, bits: usize) -> Lanes {
     const USE: &str = "veilmatch/mpc/zero/bits";
     let mut zero = Lanes::pseudo_random(&mut stream(&seeds.own, USE, session, step), bits);
-    zero.xor_with(&Lanes::pseudo_random(&mut stream(&seeds.next, USE, session, step), bits));
+    zero.xor_pseudo_random(&mut stream(&seeds.next, USE, session, step));
     zero
 }
 
-/// Additive shares of zero modulo 2^64, one per value.
-pub(crate) fn zero_numbers(seeds: &PairwiseSeeds, session: &SessionId, step: u32, count: usize) -> Vec<u64> {
+/// Additive shares of zero modulo 2^w for each input in turn, one per value, uniform in the low w bits (and in whole
+/// words of 16, 32 or 64 bits above them).
+pub(crate) fn zero_numbers(
+    seeds: &PairwiseSeeds,
+    session: &SessionId,
+    step: u32,
+    inputs: &[InputShape],
+) -> Zeroizing<Vec<u64>> {
     const USE: &str = "veilmatch/mpc/zero/numbers";
     let mut own = stream(&seeds.own, USE, session, step);
     let mut next = stream(&seeds.next, USE, session, step);
-    (0..count).map(|_| own.next_u64().wrapping_sub(next.next_u64())).collect()
+    let mut zeros = Zeroizing::new(Vec::with_capacity(inputs.iter().map(|shape| shape.lanes).sum()));
+    let (mut a, mut b) = (Zeroizing::new([0u8; 4096]), Zeroizing::new([0u8; 4096]));
+    for shape in inputs {
+        let bytes = match shape.width {
+            0..=16 => 2,
+            17..=32 => 4,
+            _ => 8,
+        };
+        let mut left = shape.lanes;
+        while left > 0 {
+            let count = left.min(a.len() / bytes);
+            let (Some(a), Some(b)) = (a.get_mut(..count * bytes), b.get_mut(..count * bytes)) else { break };
+            own.fill(a);
+            next.fill(b);
+            match bytes {
+                2 => zeros.extend(a.as_chunks().0.iter().zip(b.as_chunks().0).map(|(a, b)| {
+                    u64::from(u16::from_le_bytes(*a).wrapping_sub(u16::from_le_bytes(*b)))
+                })),
+                4 => zeros.extend(a.as_chunks().0.iter().zip(b.as_chunks().0).map(|(a, b)| {
+                    u64::from(u32::from_le_bytes(*a).wrapping_sub(u32::from_le_bytes(*b)))
+                })),
+                _ => zeros.extend(
+                    a.as_chunks()
+                        .0
+                        .iter()
+                        .zip(b.as_chunks().0)
+                        .map(|(a, b)| u64::from_le_bytes(*a).wrapping_sub(u64::from_le_bytes(*b))),
+                ),
+            }
+            left -= count;
+        }
+    }
+    zeros
 }
 
-/// This party's share of x·y before it is masked.
-pub(crate) fn local_product(x: &Share, y: &Share) -> Lanes {
+/// This party's share of x·y before it is masked, word by word.
+pub(crate) fn local_product<'a>(x: &'a Share, y: &'a Share) -> impl Iterator<Item = u64> + 'a {
     // x_i·(y_i ⊕ y_{i+1}) ⊕ x_{i+1}·y_i
-    let mut both = y.own.clone();
-    both.xor_with(&y.next);
-    both.and_with(&x.own);
-    let mut cross = x.next.clone();
-    cross.and_with(&y.own);
-    both.xor_with(&cross);
-    both
+    let x = x.own.words().iter().zip(x.next.words());
+    let y = y.own.words().iter().zip(y.next.words());
+    x.zip(y).map(|((x_own, x_next), (y_own, y_next))| x_own & (y_own ^ y_next) ^ x_next & y_own)
 }
 
 /// Which of this party's components public values are added to: component 0.
@@ -93,10 +124,18 @@ mod tests {
             sum.xor_with(&zero_bits(s, &session, 7, 130));
         }
         assert!(!sum.any());
-        let numbers = seeds.each_ref().map(|s| zero_numbers(s, &session, 7, 5));
-        for i in 0..5 {
-            assert_eq!(numbers.iter().fold(0u64, |a, n| a.wrapping_add(n[i])), 0);
+        let shapes = [(5, 3000), (16, 70), (20, 5), (32, 2000), (48, 1000), (64, 9)];
+        let shapes = shapes.map(|(width, lanes)| InputShape { width, lanes });
+        let numbers = seeds.each_ref().map(|s| zero_numbers(s, &session, 7, &shapes));
+        let widths: Vec<u32> = shapes.iter().flat_map(|s| vec![s.width; s.lanes]).collect();
+        let mut high = 0;
+        for (i, width) in widths.iter().enumerate() {
+            let sum = numbers.iter().fold(0u64, |a, n| a.wrapping_add(n[i]));
+            assert_eq!(sum << (64 - width), 0, "number {i} of {width} bits");
+            high += usize::from(numbers[0][i] >> (width - 1) & 1 == 1);
         }
+        assert_eq!(numbers[0].len(), widths.len());
+        assert!(crate::testing::like_coins(high, widths.len()), "the top bit is a coin: {high} of {}", widths.len());
         assert_ne!(zero_bits(&seeds[0], &session, 7, 130), zero_bits(&seeds[0], &session, 8, 130));
     }
 
@@ -112,7 +151,11 @@ mod tests {
             sum.xor_with(&v[2]);
             sum
         };
-        let products = [0, 1, 2].map(|i| local_product(&share(&x, i), &share(&y, i)));
+        let products = [0, 1, 2].map(|i| {
+            let mut product = Lanes::zeros(200);
+            product.xor_words_at(0, local_product(&share(&x, i), &share(&y, i)));
+            product
+        });
         let mut expected = total(&x);
         expected.and_with(&total(&y));
         assert_eq!(total(&products), expected);

@@ -1,38 +1,199 @@
 //! The highest of many numbers and its place, by a tournament on shares.
 //!
-//! Numbers that are below the threshold were set to zero and their hit bit is the top bit, so no difference is formed
-//! that could wrap and a slot that does not count can never win. If no slot counts, every comparison is "not greater"
-//! and all bits of the index stay 0: nothing about the scores leaks with "nobody".
+//! A round of the tournament: m neighbours meet, everybody against everybody at once, and the one that beats all others
+//! goes on. It takes ⌈log₂ b⌉ + 1 rounds of messages for the comparisons of b bits, ⌈log₂(m−1)⌉ for "beats all", and one
+//! to take the winner over: little more than for two that meet, so a large m saves rounds of messages; but
+//! comparisons grow with m. How many meet is chosen for every round of the tournament, by [`plan`], from the number of
+//! those that are left: pairs while they are many, dozens at the end.
 //!
-//! Neighbours meet (lanes 2i and 2i+1), so after every round the places stand for blocks of lanes in their order, and
-//! "the upper one wins only if it is greater" gives a tie to the lowest lane of all. (With the lower half against the
-//! upper one, ties would go to the lane whose reversed index is lowest.)
+//! Neighbours meet (lanes m·i .. m·i+m−1), and of two the upper one wins only if it is greater, so a tie goes to the
+//! lowest lane of all. (With lanes that lie far apart, ties would go to another lane than the lowest.)
+//!
+//! Numbers have their hit bit on top: it is set if the score is at or above the threshold and the slot counts. Below it
+//! the order goes on, so a slot that does not count could be the highest if no slot counts. Therefore the index is
+//! multiplied by "somebody counts", which is known to the last round of the tournament before its winner is: nothing
+//! about the scores leaks with "nobody". No difference of numbers is formed, so none can wrap.
 
 use crate::addition::greater;
 use crate::circuit::{CircuitBuilder, Wire};
+use crate::counting::any_of_rows;
 
-/// The winner's bits and its lane in binary, lowest bit first. Ties go to the lowest lane.
-/// `values` are bit planes, lowest first, all of the same number of lanes. Each of the ⌈log₂ n⌉ rounds of the
-/// tournament takes ⌈log₂ b⌉ + 2 rounds of messages for numbers of b bits.
-pub(crate) fn highest(builder: &mut CircuitBuilder, mut values: Vec<Wire>) -> (Vec<Wire>, Vec<Wire>) {
-    let mut index: Vec<Wire> = Vec::new();
-    while values.first().is_some_and(|&wire| builder.lanes(wire) > 1) {
-        let (even, odd): (Vec<Wire>, Vec<Wire>) = values.iter().map(|&v| builder.halves(v)).unzip();
-        // The last of an odd number of lanes has no opponent: it meets 0, which is not greater.
-        let Some(wins) = greater(builder, &odd, &even) else { break };
-        values = even.into_iter().zip(odd).map(|(low, high)| choose(builder, wins, low, high)).collect();
-        let halves: Vec<(Wire, Wire)> = index.into_iter().map(|bit| builder.halves(bit)).collect();
-        index = halves.into_iter().map(|(low, high)| choose(builder, wins, low, high)).collect();
-        index.push(wins);
+/// AND gates per holder that take as long as one more round: a third of a millisecond between services, at about one
+/// nanosecond a gate on a core that three holders share.
+const GATES_PER_ROUND: u64 = 400_000;
+/// Most that meet at once; more never pays, and circuits grow with the square.
+const MOST: usize = 128;
+
+/// How many meet in each round of the tournament, for `lanes` numbers of `bits` bits: what costs least by gates and
+/// rounds of messages. Powers of two.
+fn plan(lanes: usize, bits: usize) -> Vec<usize> {
+    fn best(lanes: usize, bits: usize, levels: &mut Vec<usize>) -> u64 {
+        if lanes <= 1 {
+            levels.clear();
+            return 0;
+        }
+        let mut least = u64::MAX;
+        let mut size = 2;
+        loop {
+            let mut after = Vec::new();
+            let (groups, ends) = (lanes.div_ceil(size), size >= lanes);
+            let others = (size.min(lanes) - 1) as u64;
+            let rounds = 2 + bits.next_power_of_two().trailing_zeros() + others.next_power_of_two().trailing_zeros();
+            // Of a comparison, of "beats all", and of taking over a number and about as many bits of its place.
+            let comparison = (3 * bits) as u64;
+            let of_winner = if ends { bits } else { 2 * bits } as u64;
+            let per_group = others * (others + 1) / 2 * comparison + others * (others.saturating_sub(1) + of_winner);
+            let rest = if ends { 0 } else { best(groups, bits, &mut after) };
+            let cost = groups as u64 * per_group + u64::from(rounds) * GATES_PER_ROUND + rest;
+            if cost < least {
+                least = cost;
+                levels.clear();
+                levels.push(size);
+                levels.append(&mut after);
+            }
+            if ends || size >= MOST {
+                return least;
+            }
+            size *= 2;
+        }
     }
-    (values, index)
+    let mut levels = Vec::new();
+    best(lanes, bits, &mut levels);
+    levels
 }
 
-/// The upper one where it wins, the lower one elsewhere.
-fn choose(builder: &mut CircuitBuilder, wins: Wire, low: Wire, high: Wire) -> Wire {
-    let difference = builder.xor(low, high);
+/// Whether somebody counts, and the winner's lane in binary, lowest bit first: all 0 if nobody counts. Ties go to the lowest
+/// lane. `values` are bit planes, lowest first, all of the same number of lanes; the last one is the hit bit.
+/// `None` for numbers of no bits.
+pub(crate) fn highest(builder: &mut CircuitBuilder, values: Vec<Wire>) -> Option<(Wire, Vec<Wire>)> {
+    let lanes = builder.lanes(*values.last()?);
+    let plan = plan(lanes, values.len());
+    highest_by(builder, values, &plan)
+}
+
+fn highest_by(builder: &mut CircuitBuilder, mut values: Vec<Wire>, plan: &[usize]) -> Option<(Wire, Vec<Wire>)> {
+    let mut index: Vec<Wire> = Vec::new();
+    let mut anybody = *values.last()?;
+    for (level, &size) in plan.iter().enumerate() {
+        let lanes = builder.lanes(*values.first()?);
+        let groups = lanes.div_ceil(size);
+        let all: Vec<Wire> = values.iter().chain(&index).map(|&wire| apart(builder, wire, size, groups)).collect();
+        let (met, places) = all.split_at(values.len());
+        let hits = *met.last()?;
+        let counts = (level + 1 == plan.len()).then(|| any_of_rows(builder, hits, size, groups));
+        let wins = winners(builder, met, size, groups, counts)?;
+        let place = places_of(builder, wins, size, groups);
+        index = places.iter().map(|&bit| taken(builder, wins, bit, groups, counts)).collect();
+        index.extend(place);
+        match counts {
+            Some(counts) => anybody = counts,
+            None => values = met.iter().map(|&bit| taken(builder, wins, bit, groups, None)).collect(),
+        }
+    }
+    Some((anybody, index))
+}
+
+/// Lanes c, m+c, 2m+c, … one behind the other, for c = 0..m; lanes that are missing are 0, which beats nobody.
+fn apart(builder: &mut CircuitBuilder, wire: Wire, size: usize, groups: usize) -> Wire {
+    let mut wire = builder.slice(wire, 0, size * groups);
+    // Taking even lanes before odd ones moves the lowest bit of a lane's number to its top.
+    for _ in 0..size.trailing_zeros() {
+        let (even, odd) = builder.halves(wire);
+        wire = builder.concat(&[even, odd]);
+    }
+    wire
+}
+
+/// For the numbers 1..m of every group whether it beats all others of its group, one number behind the other; and
+/// whether somebody counts, if that is asked for. If it is none of them it is number 0.
+fn winners(
+    builder: &mut CircuitBuilder,
+    met: &[Wire],
+    size: usize,
+    groups: usize,
+    counts: Option<Wire>,
+) -> Option<Wire> {
+    // Everybody against the one that is s places below it, for all s: one long comparison.
+    let (mut upper, mut lower) = (Vec::new(), Vec::new());
+    for &plane in met {
+        let above: Vec<Wire> = (1..size).map(|s| builder.slice(plane, s * groups, (size - s) * groups)).collect();
+        let below: Vec<Wire> = (1..size).map(|s| builder.slice(plane, 0, (size - s) * groups)).collect();
+        upper.push(builder.concat(&above));
+        lower.push(builder.concat(&below));
+    }
+    let beats = greater(builder, &upper, &lower)?;
+    let mut distance = Vec::with_capacity(size);
+    let mut from = 0;
+    for s in 1..size {
+        distance.push(builder.slice(beats, from, (size - s) * groups));
+        from += (size - s) * groups;
+    }
+    // Number c against c−s modulo m: if that is below it, "greater"; if it is above it, by m−s, "not beaten by it".
+    let mut terms: Vec<Wire> = Vec::with_capacity(size);
+    for s in 1..size {
+        let (above, below) = (*distance.get(size - s - 1)?, *distance.get(s - 1)?);
+        let unbeaten = builder.not(above);
+        let both = builder.concat(&[unbeaten, below]);
+        terms.push(builder.slice(both, groups, (size - 1) * groups));
+    }
+    terms.extend(counts.map(|counts| builder.concat(&vec![counts; size - 1])));
+    while terms.len() > 1 {
+        terms = terms
+            .chunks(2)
+            .filter_map(|pair| match *pair {
+                [a, b] => Some(builder.and(a, b)),
+                [last] => Some(last),
+                _ => None,
+            })
+            .collect();
+    }
+    terms.first().copied()
+}
+
+/// The bits of the winner's number in its group, lowest first: linear, since at most one of `wins` is 1.
+fn places_of(builder: &mut CircuitBuilder, wins: Wire, size: usize, groups: usize) -> Vec<Wire> {
+    (0..size.trailing_zeros())
+        .map(|bit| {
+            let with_bit: Vec<Wire> = (1..size)
+                .filter(|number| number >> bit & 1 == 1)
+                .map(|number| builder.slice(wins, (number - 1) * groups, groups))
+                .collect();
+            let rows = with_bit.len();
+            let joined = builder.concat(&with_bit);
+            sum_of_rows(builder, joined, rows, groups)
+        })
+        .collect()
+}
+
+/// The winner's bit of a plane; 0 if somebody should count and nobody does.
+fn taken(builder: &mut CircuitBuilder, wins: Wire, plane: Wire, groups: usize, counts: Option<Wire>) -> Wire {
+    let rows = builder.lanes(plane) / groups.max(1) - 1;
+    let first = builder.slice(plane, 0, groups);
+    let others = builder.slice(plane, groups, rows * groups);
+    let firsts = builder.concat(&vec![first; rows]);
+    let difference = builder.xor(others, firsts);
     let change = builder.and(wins, difference);
-    builder.xor(low, change)
+    let change = sum_of_rows(builder, change, rows, groups);
+    let base = counts.map_or(first, |counts| builder.and(first, counts));
+    builder.xor(base, change)
+}
+
+/// The sum modulo 2 of `rows` rows of `columns` lanes.
+fn sum_of_rows(builder: &mut CircuitBuilder, mut wire: Wire, mut rows: usize, columns: usize) -> Wire {
+    while rows > 1 {
+        let (half, odd) = (rows / 2, rows % 2);
+        let low = builder.slice(wire, 0, half * columns);
+        let high = builder.slice(wire, half * columns, half * columns);
+        let joined = builder.xor(low, high);
+        wire = if odd == 1 {
+            let rest = builder.slice(wire, 2 * half * columns, columns);
+            builder.concat(&[joined, rest])
+        } else {
+            joined
+        };
+        rows = half + odd;
+    }
+    wire
 }
 
 #[cfg(test)]
@@ -41,29 +202,54 @@ mod tests {
     use crate::addition::sum_bits;
     use veilmatch_secret::Stream;
 
-    /// The highest number and its lane, without a threshold.
-    fn winner(width: u32, values: &[u64]) -> (u64, usize) {
+    /// Whether the top bit of the highest number is set, and its lane.
+    fn winner(width: u32, values: &[u64], plan: &[usize]) -> (bool, usize) {
         let mut builder = CircuitBuilder::new();
         let input = builder.input(width, values.len());
         let bits = sum_bits(&mut builder, &input);
-        let (winner, index) = highest(&mut builder, bits);
-        assert_eq!(index.len(), values.len().next_power_of_two().ilog2() as usize);
-        let stage = winner.iter().chain(&index).copied().collect();
+        let (counts, index) = highest_by(&mut builder, bits, plan).unwrap();
+        assert_eq!(index.len(), plan.iter().map(|size| size.trailing_zeros() as usize).sum::<usize>());
+        let stage = std::iter::once(counts).chain(index).collect();
         let opened = builder.finish(vec![stage]).evaluate_in_clear(values);
-        let (winner, index) = opened[0].split_at(winner.len());
-        let number = |bits: &[crate::Lanes]| bits.iter().rev().fold(0, |n, bit| n << 1 | u64::from(bit.get(0)));
-        (number(winner), number(index) as usize)
+        let (counts, index) = opened[0].split_first().unwrap();
+        (counts.get(0), index.iter().rev().fold(0, |n, bit| n << 1 | usize::from(bit.get(0))))
+    }
+
+    fn expected(width: u32, values: &[u64]) -> (bool, usize) {
+        let highest = *values.iter().max().unwrap();
+        let counts = highest >> (width - 1) & 1 == 1;
+        (counts, if counts { values.iter().position(|&v| v == highest).unwrap() } else { 0 })
+    }
+
+    /// Plans by hand for this many lanes, and the chosen one.
+    fn plans(lanes: usize) -> Vec<Vec<usize>> {
+        let levels = |size: usize| {
+            let mut left = lanes;
+            std::iter::from_fn(|| {
+                (left > 1).then(|| {
+                    left = left.div_ceil(size);
+                    size
+                })
+            })
+            .collect::<Vec<_>>()
+        };
+        let mut mixed = levels(2);
+        if mixed.len() >= 3 {
+            mixed.truncate(mixed.len() - 2);
+            mixed.push(4);
+        }
+        vec![plan(lanes, 16), levels(2), levels(4), levels(8), mixed]
     }
 
     #[test]
     fn the_highest_wins_and_the_lowest_of_equals() {
         let mut stream = Stream::public([6; 32]);
-        for lanes in 1..140 {
+        for lanes in (1..70).chain([100, 127, 128, 129, 140]) {
             for width in [1, 2, 5, 16] {
                 let values: Vec<u64> = (0..lanes).map(|_| stream.next_u64() & ((1 << width) - 1)).collect();
-                let highest = *values.iter().max().unwrap();
-                let place = values.iter().position(|&v| v == highest).unwrap();
-                assert_eq!(winner(width, &values), (highest, place), "{lanes} lanes of {width} bits");
+                for plan in plans(lanes) {
+                    assert_eq!(winner(width, &values, &plan), expected(width, &values), "{lanes} by {plan:?}");
+                }
             }
         }
     }
@@ -71,15 +257,43 @@ mod tests {
     #[test]
     fn of_equals_the_lowest_lane_wins_wherever_they_are() {
         for lanes in [2, 3, 8, 13, 16] {
-            for a in 0..lanes {
-                for b in a..lanes {
-                    let mut values = vec![3; lanes];
-                    values[a] = 9;
-                    values[b] = 9;
-                    assert_eq!(winner(4, &values), (9, a));
+            for plan in plans(lanes) {
+                for a in 0..lanes {
+                    for b in a..lanes {
+                        let mut values = vec![3; lanes];
+                        values[a] = 9;
+                        values[b] = 9;
+                        assert_eq!(winner(4, &values, &plan), (true, a), "{plan:?}");
+                    }
                 }
-                assert_eq!(winner(4, &vec![0; lanes]), (0, 0));
+                assert_eq!(winner(4, &vec![0; lanes], &plan), (false, 0));
+                assert_eq!(winner(4, &vec![15; lanes], &plan), (true, 0));
             }
         }
+    }
+
+    /// The highest of those that do not count is nobody's business.
+    #[test]
+    fn nobody_shows_no_place() {
+        for lanes in [1, 2, 3, 9, 33, 70] {
+            for place in 0..lanes {
+                let mut values = vec![2; lanes];
+                values[place] = 7;
+                for plan in plans(lanes) {
+                    assert_eq!(winner(4, &values, &plan), (false, 0), "{plan:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn few_meet_while_they_are_many_and_many_once_they_are_few() {
+        for lanes in [0usize, 1, 2, 3, 64, 65, 1_000, 20_000, 1_000_000] {
+            let plan = plan(lanes, 16);
+            assert!(plan.iter().all(|size| size.is_power_of_two()));
+            assert_eq!(plan.iter().fold(lanes, |left, size| left.div_ceil(*size)), lanes.min(1), "{plan:?}");
+            assert!(plan.is_sorted(), "{plan:?}");
+        }
+        assert_eq!(plan(1_000_000, 16)[0], 2);
     }
 }

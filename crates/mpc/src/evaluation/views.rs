@@ -155,7 +155,7 @@ fn without_shares_of_zero_a_product_gives_away_the_other_operand() {
         };
         let evaluation = &meeting.holders[sender.index()].evaluation;
         let ands = &circuit.level(1).unwrap().ands;
-        let off = evaluation.masked_products(ands, BITS, &Lanes::zeros(BITS)).unwrap();
+        let off = evaluation.masked_products(ands, Lanes::zeros(BITS)).unwrap();
         let (hits, trials) = attack(&off);
         assert!(hits == trials && trials > BITS / 3, "with the mask off every guess is right: {hits} of {trials}");
 
