@@ -5,7 +5,10 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use veilmatch_domain::{CollectionId, Dimension, Threshold};
 
+use crate::bench::Bench;
+use crate::calibrate::{self, CalibrateArguments};
 use crate::network::Network;
+use crate::rotation::RotationCommand;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -43,13 +46,6 @@ Examples:
 
 It runs until Ctrl-C or SIGTERM, and starts again what ends by itself. The
 folder's veilmatch.toml is a profile: export VEILMATCH_PROFILE=FOLDER/veilmatch.toml";
-
-const BENCH_EXAMPLES: &str = "\
-Examples:
-  veilmatch bench services
-  veilmatch bench services --gallery 10000 --dim 256 --queries 50 --json
-
-All five parties share this machine: times contain everybody's work.";
 
 const PKI_EXAMPLES: &str = "\
 Examples:
@@ -101,6 +97,18 @@ pub enum Command {
         #[command(subcommand)]
         what: Bench,
     },
+    /// Public rotations, which gather what tells people apart in the first coordinates
+    Rotation {
+        /// What to do.
+        #[command(subcommand)]
+        what: RotationCommand,
+    },
+    /// Measure whether a coarse first stage would pay, on labelled embeddings
+    ///
+    /// Thresholds are chosen on one half of the people and reported on the other. A first stage is an opening: it shows the
+    /// matcher a set of candidates. This command only measures; searches have one stage.
+    #[command(after_help = calibrate::EXAMPLES)]
+    Calibrate(CalibrateArguments),
     /// The commands that ask a deployment.
     #[command(flatten)]
     Network(Network),
@@ -128,31 +136,6 @@ pub struct UpArguments {
     #[arg(long, value_name = "D", default_value = "512", value_parser = dimension, requires = "collection")]
     pub dim: Dimension,
     /// Write one JSON object to standard output once everything runs
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// The measurements.
-#[derive(Debug, Subcommand)]
-pub enum Bench {
-    /// The real services: latency by stage, enrolment rates, bytes, memory and disk space of each process
-    #[command(after_help = BENCH_EXAMPLES)]
-    Services(BenchArguments),
-}
-
-/// Arguments of `bench services`.
-#[derive(Clone, Debug, Args)]
-pub struct BenchArguments {
-    /// How many people to enrol in bulk
-    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(2..=1_000_000))]
-    pub gallery: u32,
-    /// Dimension of the synthetic embeddings, 16 to 1024
-    #[arg(long, value_name = "D", default_value = "512", value_parser = dimension)]
-    pub dim: Dimension,
-    /// How many questions of each kind
-    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-    pub queries: u32,
-    /// Write one JSON object to standard output and nothing else
     #[arg(long)]
     pub json: bool,
 }
@@ -278,12 +261,12 @@ pub struct PairsArguments {
     pub json: bool,
 }
 
-fn dimension(text: &str) -> Result<Dimension, String> {
+pub(crate) fn dimension(text: &str) -> Result<Dimension, String> {
     let number: usize = text.parse().map_err(|_| String::from("not a whole number"))?;
     Dimension::new(number).map_err(|e| e.to_string())
 }
 
-fn threshold(text: &str) -> Result<Threshold, String> {
+pub(crate) fn threshold(text: &str) -> Result<Threshold, String> {
     let number: f64 = text.parse().map_err(|_| String::from("not a number"))?;
     Threshold::new(number).map_err(|e| e.to_string())
 }
@@ -351,6 +334,14 @@ mod tests {
             "veilmatch clients add --id gate-7 --key AAAA --roles verify",
             "veilmatch clients revoke --id gate-7 --at k3",
             "veilmatch collections create staff",
+            "veilmatch bench scan --repeat 8",
+            "veilmatch bench scan --probes 1,0",
+            "veilmatch bench report",
+            "veilmatch calibrate --embeddings a.npy --labels b.csv --m 30",
+            "veilmatch calibrate --embeddings a.npy --labels b.csv --hit-rate 1.1",
+            "veilmatch rotation fit --out r",
+            "veilmatch rotation fit --random --out r",
+            "veilmatch rotation fit --embeddings a.npy --random --dim 64 --out r",
             "veilmatch audit show",
             "veilmatch audit show --holder k0 --folder log",
             "veilmatch audit verify --holder k0 --expect 7:00",
@@ -372,6 +363,12 @@ mod tests {
             "veilmatch clients revoke --id gate-7 --at k2",
             "veilmatch audit verify --folder log",
             "veilmatch audit show --holder k0",
+            "veilmatch bench scan --gallery 1000000 --threads 2 --probes 1,8,32 --json",
+            "veilmatch bench services --queries 3",
+            "veilmatch bench report --out r.html --from a.json b.json",
+            "veilmatch calibrate --embeddings a.npy --labels b.csv --rotation r --m 32,64",
+            "veilmatch rotation fit --random --dim 64 --out r",
+            "veilmatch identify --embedding a.npy --rotation r",
         ] {
             assert!(parse(&words(good)).is_ok(), "{good}");
         }

@@ -104,7 +104,7 @@ fn refused(refusal: &Refusal) -> CliError {
 }
 
 /// Keeps code, status and message of whoever stopped the operation.
-fn stopped(error: ClusterError) -> CliError {
+pub(crate) fn stopped(error: ClusterError) -> CliError {
     match error {
         ClusterError::Client(ClientError::Refused(refusal)) => refused(&refusal),
         ClusterError::Client(error) => CliError::protocol(error),

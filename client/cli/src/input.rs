@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use veilmatch_domain::{Embedding, EmbeddingError, Explain, IdentifierError, Status, SubjectId};
 
+use veilmatch_preselect::FileError;
+
 use crate::npy::{self, NpyError};
 
 /// Longest label in bytes.
@@ -89,6 +91,14 @@ pub enum InputError {
         /// What is wrong.
         source: IdentifierError,
     },
+    /// Not a rotation.
+    #[error("{}: {source}", path.display())]
+    Rotation {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: FileError,
+    },
     /// Nobody has two rows, so nobody can be enrolled and ask.
     #[error("{}: no label has two rows", path.display())]
     NoMatedPeople {
@@ -116,6 +126,7 @@ impl Explain for InputError {
             Self::Open { .. } => "cannot-read",
             Self::Npy { source, .. } => source.code(),
             Self::Row { source, .. } => source.code(),
+            Self::Rotation { source, .. } => source.code(),
             Self::Table { .. } => "bad-csv",
             Self::RowOutOfRange { .. } | Self::NoSuchRow { .. } => "row-out-of-range",
             Self::Label { source, .. } => source.code(),
@@ -127,6 +138,7 @@ impl Explain for InputError {
         match self {
             Self::Open { .. } => Status::NotFound,
             Self::Npy { source, .. } => source.status(),
+            Self::Rotation { source, .. } => source.status(),
             _ => Status::InvalidArgument,
         }
     }
@@ -134,6 +146,7 @@ impl Explain for InputError {
         match self {
             Self::Open { .. } => "check the path and its permissions",
             Self::Npy { source, .. } => source.advice(),
+            Self::Rotation { source, .. } => source.advice(),
             Self::Row { source: EmbeddingError::NotUnit, .. } => {
                 "divide each row by its L2 norm, or let --normalize do it"
             }

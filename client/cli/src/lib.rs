@@ -10,6 +10,7 @@
 
 pub mod arguments;
 pub mod bench;
+pub mod calibrate;
 pub mod cast;
 pub mod demo;
 pub mod encrypted;
@@ -25,6 +26,7 @@ pub mod pairs;
 pub mod pki;
 pub mod profile;
 pub mod report;
+pub mod rotation;
 pub mod services;
 pub mod synthetic;
 pub mod up;
@@ -36,7 +38,7 @@ mod testing;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use arguments::{Bench, Command, Evaluation, ServeParty};
+use arguments::{Command, Evaluation, ServeParty};
 use engine::Found;
 use exit::{CliError, Verdict};
 use local::Role;
@@ -61,9 +63,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, demo: &Found<'_>, eval
             pairs::run(pairs, eval, &progress).and_then(|r| finish(&r, json))
         }
         Command::Network(command) => network::run(command, parsed.profile.as_deref(), &progress),
-        Command::Bench { what: Bench::Services(arguments) } => {
-            bench::run(arguments, json, &progress).map(|()| Verdict::Agrees)
-        }
+        Command::Bench { what } => bench::run(what, json, &progress),
+        Command::Rotation { what } => rotation::run(what, json).map(|()| Verdict::Agrees),
+        Command::Calibrate(arguments) => calibrate::run(arguments, json, &progress).map(|()| Verdict::Agrees),
         Command::Up(arguments) => up::run(arguments, json, &progress).map(|()| Verdict::Agrees),
         Command::Pki { what } => pki::run(what, json).map(|()| Verdict::Agrees),
         Command::Serve(arguments) => {

@@ -13,6 +13,7 @@ use super::{Answer, InCollection, Output, Session, finish};
 use crate::exit::{CliError, Verdict};
 use crate::input;
 use crate::report::{count, table};
+use crate::rotation::{RotatedBy, rotated};
 use crate::services::stopped;
 
 pub(super) const EXAMPLES: &str = "\
@@ -46,6 +47,9 @@ pub struct EnrollArguments {
     /// Scale embeddings of any length to unit length instead of refusing them
     #[arg(long)]
     pub normalize: bool,
+    /// The rotation.
+    #[command(flatten)]
+    pub rotated: RotatedBy,
     /// The collection.
     #[command(flatten)]
     pub collection: InCollection,
@@ -128,13 +132,17 @@ pub(super) async fn run(session: &Session<'_>, arguments: &EnrollArguments) -> R
 /// Everything is read and checked before the first is sent.
 fn people(arguments: &EnrollArguments) -> Result<Vec<(SubjectId, Embedding)>, CliError> {
     if let (Some(id), Some(path)) = (&arguments.id, &arguments.embedding) {
-        return Ok(vec![(id.clone(), input::embedding(path, arguments.row, arguments.normalize)?)]);
+        let embedding = input::embedding(path, arguments.row, arguments.normalize)?;
+        return Ok(vec![(id.clone(), arguments.rotated.apply(embedding)?)]);
     }
     let (Some(embeddings), Some(labels)) = (&arguments.embeddings, &arguments.labels) else {
         // clap asks for one pair or the other.
         return Ok(Vec::new());
     };
-    let rows = input::embeddings(embeddings, arguments.normalize)?;
+    let mut rows = input::embeddings(embeddings, arguments.normalize)?;
+    if let Some(rotation) = arguments.rotated.read()? {
+        rows = rows.iter().map(|row| rotated(&rotation, row)).collect::<Result<_, _>>()?;
+    }
     let mut seen = BTreeSet::new();
     let mut people = Vec::new();
     for (row, label) in input::labels(labels, rows.len())? {

@@ -26,6 +26,7 @@ use crate::exit::{CliError, Verdict};
 use crate::input;
 use crate::profile::ProfileFile;
 use crate::report::Progress;
+use crate::rotation::RotatedBy;
 use crate::services::stopped;
 
 /// The commands that ask a deployment.
@@ -97,11 +98,14 @@ pub struct OneEmbedding {
     /// Scale an embedding of any length to unit length instead of refusing it
     #[arg(long)]
     pub normalize: bool,
+    /// The rotation.
+    #[command(flatten)]
+    pub rotated: RotatedBy,
 }
 
 impl OneEmbedding {
     fn read(&self) -> Result<Embedding, CliError> {
-        Ok(input::embedding(&self.embedding, self.row, self.normalize)?)
+        self.rotated.apply(input::embedding(&self.embedding, self.row, self.normalize)?)
     }
 }
 

@@ -1,48 +1,58 @@
-//! `veilmatch bench services`: what the real services take on this machine, by stage and party.
+//! `veilmatch bench e2e`: what the real services take on this machine, by stage and party.
 //!
-//! Starts a deployment as the demonstration does, enrols in bulk and one by one, asks, and reads the stages, bytes, memory
-//! and disk space of each process. All five parties share this machine's cores, so times are sums of everybody's work.
+//! Starts a deployment as the demonstration does, enrols in bulk and one by one, asks, first alone and then with several
+//! clients at once, and reads the stages, bytes, memory and disk space of each process. All five parties share this
+//! machine's cores, so times are sums of everybody's work.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use clap::Args;
 use serde::Serialize;
-use veilmatch_domain::{CollectionId, Policy, SubjectId, Threshold};
-use veilmatch_sdk::Ask;
+use veilmatch_domain::{CollectionId, Dimension, Embedding, Policy, SubjectId, Threshold};
+use veilmatch_sdk::{Ask, Collection};
 
-use crate::arguments::BenchArguments;
+use super::spread::Times;
+use crate::arguments::dimension;
 use crate::exit::CliError;
 use crate::local::{Deployment, DeploymentError, Ports, Role, Running};
-use crate::report::{self, Progress, Report, milliseconds};
+use crate::report::{self, Progress, Report, count, milliseconds};
 use crate::services::{scrape, stopped, sum};
 use crate::synthetic;
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  veilmatch bench e2e
+  veilmatch bench e2e --gallery 10000 --dim 256 --repeat 50 --clients 1,8,32 --json
+
+All five parties share this machine: times contain everybody's work.";
+
+/// Arguments of `bench e2e`.
+#[derive(Clone, Debug, Args)]
+pub struct E2eArguments {
+    /// How many people to enrol in bulk
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(2..=1_000_000))]
+    pub gallery: u32,
+    /// Dimension of the synthetic embeddings, 16 to 1024
+    #[arg(long, value_name = "D", default_value = "512", value_parser = dimension)]
+    pub dim: Dimension,
+    /// How many questions of each kind, and for each number of clients
+    #[arg(long, alias = "queries", value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub repeat: u32,
+    /// How many clients search at once: one number or several
+    #[arg(long, value_name = "N,..", value_delimiter = ',', default_value = "1,8,32", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub clients: Vec<u16>,
+    /// Write one JSON object to standard output and nothing else
+    #[arg(long)]
+    pub json: bool,
+}
 
 /// Answers do not matter here; only the time that they take.
 const THRESHOLD: f64 = 0.427;
 /// People that are enrolled one by one.
 const SINGLES: usize = 20;
-
-/// Times of many calls, in milliseconds.
-#[derive(Clone, Copy, Debug, Serialize)]
-struct Times {
-    calls: usize,
-    p50: f64,
-    p99: f64,
-    mean: f64,
-}
-
-impl Times {
-    fn of(mut times: Vec<Duration>) -> Self {
-        times.sort_unstable();
-        let at = |share: f64| {
-            let place = ((times.len() as f64 * share).ceil() as usize).clamp(1, times.len().max(1)) - 1;
-            times.get(place).copied().unwrap_or_default()
-        };
-        let mean = times.iter().sum::<Duration>() / times.len().max(1) as u32;
-        let calls = times.len();
-        Self { calls, p50: milliseconds(at(0.5)), p99: milliseconds(at(0.99)), mean: milliseconds(mean) }
-    }
-}
 
 /// Means of the stages of `identify`, in milliseconds. `network` is what the client waits beyond the matcher's work.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -63,24 +73,40 @@ struct Process {
     disk_bytes: u64,
 }
 
+/// Several clients that search at once, each with its next probe as soon as it has its answer.
+#[derive(Clone, Debug, Serialize)]
+struct Throughput {
+    clients: usize,
+    decision: &'static str,
+    queries_per_second: f64,
+    latency: Times,
+    /// Queries that were refused, because a budget or a queue was full say; they are in neither of the others.
+    refused: usize,
+}
+
 /// What was measured.
 #[derive(Clone, Debug, Serialize)]
-struct BenchReport {
+pub(super) struct E2eReport {
+    bench: &'static str,
     gallery: usize,
-    dimension: usize,
+    dim: usize,
+    repeat: usize,
     start_ms: f64,
+    /// From the first template until everybody is searchable.
+    bulk_load_s: f64,
     enroll_bulk_per_second: f64,
     enroll_single: Times,
     identify_best: Times,
     identify_exists: Times,
     verify: Times,
+    throughput: Vec<Throughput>,
     stages_ms: Stages,
     probe_bytes: u64,
     matcher_disk_bytes_per_template: f64,
     processes: Vec<Process>,
 }
 
-impl Report for BenchReport {
+impl Report for E2eReport {
     fn outside_band(&self) -> u64 {
         0
     }
@@ -102,6 +128,25 @@ impl Report for BenchReport {
                 line("identify: exists", &self.identify_exists),
                 line("identify: best", &self.identify_best),
             ],
+        );
+        let throughput: Vec<Vec<String>> = self
+            .throughput
+            .iter()
+            .map(|t| {
+                vec![
+                    format!("identify: {}", t.decision),
+                    t.clients.to_string(),
+                    format!("{:.1}", t.queries_per_second),
+                    format!("{:.1}", t.latency.p50),
+                    format!("{:.1}", t.latency.p99),
+                    t.refused.to_string(),
+                ]
+            })
+            .collect();
+        let throughput = report::table(
+            &["search", "clients", "per second", "p50 ms", "p99 ms", "refused"],
+            &[1, 2, 3, 4, 5],
+            &throughput,
         );
         let stages = &self.stages_ms;
         let stages = report::table(
@@ -136,11 +181,13 @@ impl Report for BenchReport {
         );
         format!(
             "{} people of {} dimensions; all five parties on this machine.\n\
-             Start with key ceremony: {:.0} ms. Bulk enrolment: {:.0} templates per second.\n\
-             A probe takes {} on the wire, a template {:.0} bytes on the matcher's disk.\n\n{calls}\n\n{stages}\n\n{processes}\n",
-            self.gallery,
-            self.dimension,
+             Start with key ceremony: {:.0} ms. Bulk enrolment: {:.1} s, {:.0} templates per second.\n\
+             A probe takes {} on the wire, a template {:.0} bytes on the matcher's disk.\n\n\
+             {calls}\n\n{throughput}\n\n{stages}\n\n{processes}\n",
+            count(self.gallery as u64),
+            self.dim,
             self.start_ms,
+            self.bulk_load_s,
             self.enroll_bulk_per_second,
             report::bytes(self.probe_bytes),
             self.matcher_disk_bytes_per_template,
@@ -152,24 +199,23 @@ impl Report for BenchReport {
 ///
 /// # Errors
 /// [`CliError`].
-pub fn run(arguments: &BenchArguments, json: bool, progress: &Progress) -> Result<(), CliError> {
+pub(super) fn measure(arguments: &E2eArguments, progress: &Progress) -> Result<E2eReport, CliError> {
     let no_folder =
         |e: std::io::Error| CliError::protocol(DeploymentError::Folder { path: std::env::temp_dir(), kind: e.kind() });
     let folder = tempfile::Builder::new().prefix("veilmatch-").tempdir().map_err(no_folder)?;
     let program = std::env::current_exe().map_err(no_folder)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(no_folder)?;
-    let measured = runtime.block_on(measure(arguments, &program, folder.path(), progress))?;
-    report::write(&measured, json, &mut std::io::stdout().lock()).map_err(CliError::Output)
+    runtime.block_on(measure_services(arguments, &program, folder.path(), progress))
 }
 
-async fn measure(
-    arguments: &BenchArguments,
+async fn measure_services(
+    arguments: &E2eArguments,
     program: &Path,
     folder: &Path,
     progress: &Progress,
-) -> Result<BenchReport, CliError> {
+) -> Result<E2eReport, CliError> {
     let gallery = arguments.gallery as usize;
-    let queries = arguments.queries as usize;
+    let queries = arguments.repeat as usize;
     let threshold = Threshold::new(THRESHOLD).map_err(CliError::protocol)?;
     let images = synthetic::people(gallery + SINGLES, 1, arguments.dim, 1)?;
     let mut people = Vec::with_capacity(images.len());
@@ -193,7 +239,8 @@ async fn measure(
     let bar = progress.stage("enroll", gallery);
     let begun = Instant::now();
     let bulk = collection.enroll_many(people.clone(), |p| bar.reach(p.done)).await.map_err(|e| stopped(e.error))?;
-    let enroll_bulk_per_second = bulk.accepted() as f64 / begun.elapsed().as_secs_f64();
+    let bulk_load_s = begun.elapsed().as_secs_f64();
+    let enroll_bulk_per_second = bulk.accepted() as f64 / bulk_load_s;
     drop(bar);
     let mut times = Vec::new();
     for (subject, embedding) in &singles {
@@ -230,6 +277,14 @@ async fn measure(
     }
     let after = counters(&running).await?;
     drop(bar);
+    let mut throughput = Vec::new();
+    let probes: Arc<[Embedding]> = people.iter().map(|(_, embedding)| embedding.clone()).collect();
+    for clients in arguments.clients.iter().map(|&c| usize::from(c)) {
+        for (decision, ask) in [("exists", Ask::Exists), ("best", Ask::Best)] {
+            throughput
+                .push(together(&collection, &probes, (decision, ask), threshold, clients, queries, progress).await?);
+        }
+    }
     let identify_best = Times::of(best);
     let client_seal = milliseconds(seal_time(&running, &name, &people)?);
     let since = |stage: &str| (after.stage(stage) - before.stage(stage)) * 1e3 / queries as f64;
@@ -250,15 +305,19 @@ async fn measure(
             },
         })
         .collect();
-    let report = BenchReport {
+    let report = E2eReport {
+        bench: "e2e",
         gallery,
-        dimension: arguments.dim.get(),
+        dim: arguments.dim.get(),
+        repeat: queries,
         start_ms,
+        bulk_load_s,
         enroll_bulk_per_second,
         enroll_single,
         identify_best,
         identify_exists: Times::of(exists),
         verify: Times::of(verify),
+        throughput,
         stages_ms: Stages { client_seal, recrypt, scan, decide, network_and_queues },
         probe_bytes: veilmatch_sealed::sealed_bytes(arguments.dim) as u64,
         matcher_disk_bytes_per_template: disk("matcher/data") as f64 / (gallery + SINGLES) as f64,
@@ -268,8 +327,55 @@ async fn measure(
     Ok(report)
 }
 
+/// So many clients ask until `queries` questions are answered or refused, at least one each.
+async fn together(
+    collection: &Collection,
+    probes: &Arc<[Embedding]>,
+    (decision, ask): (&'static str, Ask),
+    threshold: Threshold,
+    clients: usize,
+    queries: usize,
+    progress: &Progress,
+) -> Result<Throughput, CliError> {
+    let queries = queries.max(clients);
+    let bar = progress.stage("ask together", queries);
+    let next = Arc::new(AtomicUsize::new(0));
+    let begun = Instant::now();
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..clients {
+        let (collection, probes, next) = (collection.clone(), Arc::clone(probes), Arc::clone(&next));
+        tasks.spawn(async move {
+            let (mut times, mut refused) = (Vec::new(), 0usize);
+            loop {
+                let number = next.fetch_add(1, Ordering::Relaxed);
+                let Some(probe) = probes.get(number % probes.len().max(1)).filter(|_| number < queries) else { break };
+                let begun = Instant::now();
+                match collection.identify(probe, ask, threshold).await {
+                    Ok(_) => times.push(begun.elapsed()),
+                    Err(error) if error.refusal().is_some() => refused += 1,
+                    Err(error) => return Err(stopped(error)),
+                }
+            }
+            Ok((times, refused))
+        });
+    }
+    let (mut times, mut refused) = (Vec::with_capacity(queries), 0);
+    while let Some(task) = tasks.join_next().await {
+        let lost = |e: tokio::task::JoinError| {
+            let reason = e.to_string();
+            CliError::protocol(DeploymentError::Process { role: String::from("client"), reason })
+        };
+        let (of_one, refused_one) = task.map_err(lost)??;
+        times.extend(of_one);
+        refused += refused_one;
+        bar.reach(times.len() + refused);
+    }
+    let queries_per_second = times.len() as f64 / begun.elapsed().as_secs_f64();
+    Ok(Throughput { clients, decision, queries_per_second, latency: Times::of(times), refused })
+}
+
 /// Waits until everybody is searchable and merges have come to rest, at most half a minute.
-async fn settle(collection: &veilmatch_sdk::Collection) -> Result<(), CliError> {
+async fn settle(collection: &Collection) -> Result<(), CliError> {
     let mut last = None;
     for _ in 0..30 {
         let info = collection.info().await.map_err(stopped)?;
@@ -287,7 +393,7 @@ async fn settle(collection: &veilmatch_sdk::Collection) -> Result<(), CliError> 
 fn seal_time(
     running: &Running,
     collection: &CollectionId,
-    people: &[(SubjectId, veilmatch_domain::Embedding)],
+    people: &[(SubjectId, Embedding)],
 ) -> Result<Duration, CliError> {
     let options = running.deployment().client_options()?;
     let key = options.signing_key;
@@ -366,17 +472,4 @@ fn disk_bytes(folder: &Path) -> u64 {
             Err(_) => 0,
         })
         .sum()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn percentiles_are_those_of_the_sorted_times() {
-        let times = Times::of((1..=100).rev().map(Duration::from_millis).collect());
-        assert_eq!((times.calls, times.p50, times.p99, times.mean), (100, 50.0, 99.0, 50.5));
-        let one = Times::of(vec![Duration::from_millis(7)]);
-        assert_eq!((one.p50, one.p99), (7.0, 7.0));
-    }
 }
