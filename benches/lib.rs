@@ -1,5 +1,5 @@
-//! What the benchmarks share: the plaintext scan that ratios are taken against, and the three holders' evaluation of a
-//! circuit in one process. May depend on everything; nothing may depend on it.
+//! What the benchmarks share: values that are the same in every run, and the three holders' evaluation of a circuit in one
+//! process. May depend on everything; nothing may depend on it.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -7,24 +7,6 @@ use std::sync::Arc;
 use veilmatch_domain::{Party, SessionId};
 use veilmatch_mpc::{Circuit, Evaluation, Lanes, PairwiseSeeds, Progress, State};
 use veilmatch_secret::Stream;
-
-/// Dot products of one probe with every template of a row-major gallery: what a plaintext matcher does.
-#[must_use]
-pub fn plaintext_scan(gallery: &[f32], probe: &[f32]) -> Vec<f32> {
-    gallery.chunks_exact(probe.len()).map(|template| dot(template, probe)).collect()
-}
-
-/// Eight running sums, so that the compiler may use vector registers.
-fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let mut sums = [0f32; 8];
-    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<8>(), b.as_chunks::<8>());
-    for (x, y) in a.iter().zip(b) {
-        for ((sum, x), y) in sums.iter_mut().zip(x).zip(y) {
-            *sum += x * y;
-        }
-    }
-    sums.iter().sum::<f32>() + a_rest.iter().zip(b_rest).map(|(x, y)| x * y).sum::<f32>()
-}
 
 /// Coordinates in \[−1, 1), the same in every run.
 #[must_use]

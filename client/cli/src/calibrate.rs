@@ -165,12 +165,13 @@ impl Report for Calibrated {
                 ]
             })
             .collect();
-        let header = ["m", "coarse τ", "recall", "95 %", "candidates", "p99", "read, ideal", "read, packed", "pays"];
+        let header = ["m", "coarse τ", "recall", "95 %", "strangers", "p99", "read, ideal", "read, packed", "pays"];
         let table = report::table(&header, &[0, 1, 2, 3, 4, 5, 6, 7], &rows);
         let bound = self.widths.iter().map(|w| w.recall_at_least).fold(1.0, f64::min);
         format!(
             "{} dimensions, {}; threshold {}, wanted hit rate {}.\n\
              Coarse thresholds are chosen on {} matches and reported on {} others: {} probes against {} people.\n\
+             Strangers: templates of others that pass, median and 99th percentile over probes.\n\
              Read: bytes as a share of the full scan, when a candidate costs its own bytes (ideal), and when it costs its\n\
              body of {} templates (packed).\n\n{table}\n\n\
              With so few matches the true recall may be as low as {} (95 %, exact).\n\n\

@@ -7,7 +7,8 @@
 //!
 //! What is read: the m/d of the index that the first stage scans, and for the candidates the rest. A body packs N/β
 //! templates, and scoring one of them reads it whole; so beside the ideal, where a candidate costs its own
-//! bytes, stands what packed bodies cost, where the share of bodies with a candidate in them counts.
+//! bytes, stands what packed bodies cost, where the share of bodies with a candidate in them counts. Candidates are strangers that pass:
+//! the person's own template, one in a small gallery as in a large one, would make a small gallery look worse.
 
 use rayon::prelude::*;
 use veilmatch_domain::{Embedding, Explain, Status};
@@ -102,7 +103,7 @@ pub struct Coarse {
     /// The smallest true recall that is compatible with this many misses at 95 % (one-sided, exact); for no miss about
     /// 1 − 3/n. A bootstrap cannot see what never happened.
     pub recall_at_least: f64,
-    /// Candidates as a share of the gallery: median over probes.
+    /// Strangers that pass as a share of the gallery: median over probes.
     pub candidates_median: f64,
     /// The same, 99th percentile.
     pub candidates_p99: f64,
@@ -173,15 +174,18 @@ pub fn calibrate(
         }
     }
     let gallery: Vec<&Embedding> = reported.iter().filter_map(|p| embeddings.get(*p.first()?)).collect();
-    let probes: Vec<&Embedding> =
-        reported.iter().flat_map(|p| p.iter().skip(1)).filter_map(|&p| embeddings.get(p)).collect();
+    let people = (0..).zip(reported.iter().filter(|p| !p.is_empty()));
+    let probes: Vec<(usize, &Embedding)> = people
+        .flat_map(|(own, person)| person.iter().skip(1).filter_map(move |&p| Some((own, embeddings.get(p)?))))
+        .collect();
     let widths = settings.widths.iter().enumerate().map(|(place, &m)| {
         let margin = settings.margins.get(place).copied().unwrap_or_default();
         let all: Vec<&Matches> = calibrating.iter().collect();
         let threshold = coarse_threshold(&all, place, settings.hit_rate) - margin;
         let reporting_all: Vec<&Matches> = reporting.iter().collect();
         let (kept, total) = kept(&reporting_all, place, threshold);
-        let rates: Vec<f64> = probes.par_iter().map(|probe| candidate_rate(probe, &gallery, m, threshold)).collect();
+        let rates: Vec<f64> =
+            probes.par_iter().map(|&(own, probe)| candidate_rate(own, probe, &gallery, m, threshold)).collect();
         let share = m as f64 / d as f64;
         let mean = |of: &dyn Fn(f64) -> f64| rates.iter().map(|&r| of(r)).sum::<f64>() / rates.len().max(1) as f64;
         let touched = mean(&|rate| 1.0 - (1.0 - rate).powi(settings.templates_per_body as i32));
@@ -236,9 +240,11 @@ fn kept(people: &[&Matches], width: usize, threshold: f64) -> (usize, usize) {
     (scores().filter(|s| **s >= threshold).count(), scores().count())
 }
 
-fn candidate_rate(probe: &Embedding, gallery: &[&Embedding], m: usize, threshold: f64) -> f64 {
-    let candidates = gallery.iter().filter(|template| partial(probe, template, m) >= threshold).count();
-    candidates as f64 / gallery.len().max(1) as f64
+/// The share of templates other than the probe's `own` that reach a coarse threshold.
+fn candidate_rate(own: usize, probe: &Embedding, gallery: &[&Embedding], m: usize, threshold: f64) -> f64 {
+    let passes = |(place, template): (usize, &&Embedding)| place != own && partial(probe, template, m) >= threshold;
+    let candidates = gallery.iter().enumerate().filter(|strangers| passes(*strangers)).count();
+    candidates as f64 / gallery.len().saturating_sub(1).max(1) as f64
 }
 
 fn bootstrap(
@@ -366,8 +372,9 @@ mod tests {
         assert!((coarse.threshold - (lowest - 0.001)).abs() < 1e-6, "{} {lowest}", coarse.threshold);
         let mut rates = Vec::new();
         for probe in &second {
-            let hits = second.iter().filter(|p| dot(probe[1], p[0], 16) >= coarse.threshold).count();
-            rates.push(hits as f64 / second.len() as f64);
+            let strangers = second.iter().filter(|p| *p != probe);
+            let hits = strangers.filter(|p| dot(probe[1], p[0], 16) >= coarse.threshold).count();
+            rates.push(hits as f64 / (second.len() - 1) as f64);
         }
         let mean = rates.iter().sum::<f64>() / rates.len() as f64;
         assert!((coarse.candidates_mean - mean).abs() < 1e-9);

@@ -16,7 +16,6 @@ mod report;
 mod scan;
 mod spread;
 mod stages;
-mod yardsticks;
 
 use std::num::NonZeroUsize;
 

@@ -33,7 +33,7 @@ h1{font-size:1.6rem;margin-bottom:0}h2{font-size:1.2rem;margin-top:2.2rem}p.smal
 figure{margin:0}svg{width:100%;height:auto}table{border-collapse:collapse;font-size:.88rem;width:100%}
 td,th{border-bottom:1px solid var(--grid);padding:.25rem .5rem;text-align:left}td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}
 .grid{stroke:var(--grid);fill:none}.tick{fill:var(--faint);font-size:12px}.axis{fill:var(--ink);font-size:13px}.name{fill:var(--ink);font-size:13px}.note{fill:var(--faint);font-size:11px}
-.line{fill:none;stroke-width:2}.line.ours{stroke:var(--ours)}.line.second{stroke:var(--second)}.line.plain{stroke:var(--plain)}.line.machine{stroke:var(--machine);stroke-dasharray:4 4}
+.line{fill:none;stroke-width:2}.line.ours{stroke:var(--ours)}.line.second{stroke:var(--second)}.line.plain{stroke:var(--plain);stroke-dasharray:9 5}.line.machine{stroke:var(--machine);stroke-dasharray:4 4}
 .mark.ours,.bar.ours{fill:var(--ours)}.mark.second,.bar.second{fill:var(--second)}.mark.plain,.bar.plain{fill:var(--plain)}.mark.machine,.bar.machine{fill:var(--machine)}
 .mark.published{fill:var(--paper);stroke:var(--published);stroke-width:2}.bar.published{fill:var(--published);fill-opacity:.3;stroke:var(--published)}
 .stage0{fill:#8a8f98}.stage1{fill:#0b6e99}.stage2{fill:#b4632a}.stage3{fill:#7a5aa6}.stage4{fill:#5a8f5a}";

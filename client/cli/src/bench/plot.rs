@@ -54,6 +54,7 @@ const WIDTH: f64 = 900.0;
 const LEFT: f64 = 90.0;
 const NAMES: f64 = 250.0;
 const ROW: f64 = 30.0;
+const PUBLISHED: &str = "published, not measured here";
 
 /// Text for XML.
 pub(super) fn escape(text: &str) -> String {
@@ -135,7 +136,9 @@ fn marker(kind: Kind, x: f64, y: f64, says: &str) -> String {
 /// Both axes logarithmic; a legend below.
 pub(super) fn lines(title: &str, x_name: &str, y_name: &str, series: &[Series]) -> String {
     let (top, bottom) = (20.0, 380.0);
-    let height = bottom + 60.0 + 22.0 * series.len().div_ceil(2) as f64;
+    // Published points carry their names; one entry explains their shape.
+    let named = series.iter().filter(|s| s.kind != Kind::Published).count();
+    let height = bottom + 60.0 + 22.0 * (named + 1).div_ceil(2) as f64;
     let points = || series.iter().flat_map(|s| &s.points);
     let x = Decades::over(points().map(|p| p.0), LEFT, WIDTH - 20.0);
     let y = Decades::over(points().map(|p| p.1), bottom, top);
@@ -172,7 +175,7 @@ pub(super) fn lines(title: &str, x_name: &str, y_name: &str, series: &[Series]) 
         (top + bottom) / 2.0,
         escape(y_name)
     );
-    for (number, one) in series.iter().enumerate() {
+    for one in series {
         let class = one.kind.class();
         let mut sorted = one.points.clone();
         sorted.sort_by(|a, b| a.0.total_cmp(&b.0));
@@ -196,16 +199,13 @@ pub(super) fn lines(title: &str, x_name: &str, y_name: &str, series: &[Series]) 
                 );
             }
         }
-        let (lx, ly) = (LEFT + 400.0 * (number % 2) as f64, bottom + 62.0 + 22.0 * (number / 2) as f64);
-        svg.push_str(&marker(one.kind, lx, ly, &one.name));
-        let published = if one.kind == Kind::Published { " (published)" } else { "" };
-        let _ = write!(
-            svg,
-            r#"<text class="name" x="{:.1}" y="{:.1}">{}{published}</text>"#,
-            lx + 14.0,
-            ly + 4.0,
-            escape(&one.name)
-        );
+    }
+    let published = series.iter().find(|s| s.kind == Kind::Published).map(|_| (Kind::Published, PUBLISHED));
+    let entries = series.iter().filter(|s| s.kind != Kind::Published).map(|s| (s.kind, s.name.as_str()));
+    for (number, (kind, name)) in entries.chain(published).enumerate() {
+        let (x, y) = (LEFT + 400.0 * (number % 2) as f64, bottom + 62.0 + 22.0 * (number / 2) as f64);
+        svg.push_str(&marker(kind, x, y, name));
+        let _ = write!(svg, r#"<text class="name" x="{:.1}" y="{:.1}">{}</text>"#, x + 14.0, y + 4.0, escape(name));
     }
     svg + "</svg>"
 }

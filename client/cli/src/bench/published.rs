@@ -63,7 +63,7 @@ pub(super) const SEARCHES: [Published; 6] = [
         seconds: 0.126,
     },
     Published {
-        system: "Bloemen et al.",
+        system: "Bloemen et al., iris",
         source: "4.3 billion iris comparisons per second; system of arXiv 2405.04463",
         hardware: "24 H100 GPUs",
         setting: "iris codes, three parties, secret shared",

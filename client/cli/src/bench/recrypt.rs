@@ -21,8 +21,8 @@ Examples:
 A probe is recrypted once for each block width among the groups: wide blocks, for
 few people, make it cheap.";
 
-/// Galleries whose groups have wider blocks than the large layout, smallest first.
-const SMALL: [usize; 2] = [30, 200];
+/// The smallest gallery; larger ones double it.
+const SMALLEST: usize = 25;
 const THRESHOLD: f64 = 0.427;
 
 /// Arguments of `bench recrypt`.
@@ -113,14 +113,27 @@ impl Report for RecryptReport {
 pub(super) fn measure(arguments: &RecryptArguments, progress: &Progress) -> Result<RecryptReport, CliError> {
     let threads = arguments.threads.map_or_else(cores, usize::from);
     let gallery = arguments.gallery as usize;
-    let layout = |size: usize| layout_for(&GLWE_2048_V1, size).beta();
-    let mut sizes: Vec<usize> = SMALL.into_iter().filter(|&s| s < gallery && layout(s) != layout(gallery)).collect();
-    sizes.push(gallery);
+    let sizes = sizes(gallery, arguments.dim);
     let pool = pool(threads)?;
     let layouts = sizes.into_iter().map(|size| pool.install(|| one(size, arguments, progress)));
     let layouts = layouts.collect::<Result<Vec<_>, _>>()?;
     let (dim, repeat) = (arguments.dim.get(), arguments.repeat as usize);
     Ok(RecryptReport { bench: "recrypt", gallery, dim, threads, repeat, layouts })
+}
+
+/// The first of the doubling sizes for each block width that the planner gives them, and the gallery itself.
+fn sizes(gallery: usize, dimension: Dimension) -> Vec<usize> {
+    let beta = |size: usize| layout_for(&GLWE_2048_V1, dimension, size).beta();
+    let mut sizes: Vec<usize> = Vec::new();
+    let mut size = SMALLEST;
+    while size < gallery {
+        if beta(size) != beta(gallery) && sizes.last().is_none_or(|&last| beta(last) != beta(size)) {
+            sizes.push(size);
+        }
+        size *= 2;
+    }
+    sizes.push(gallery);
+    sizes
 }
 
 fn one(gallery: usize, arguments: &RecryptArguments, progress: &Progress) -> Result<ByLayout, CliError> {
@@ -155,10 +168,10 @@ mod tests {
 
     #[test]
     fn every_layout_of_a_small_run_takes_time() {
-        let dim = Dimension::new(64).unwrap();
-        let arguments = RecryptArguments { gallery: 80, dim, threads: Some(1), repeat: 3, json: true };
+        let dim = Dimension::new(16).unwrap();
+        let arguments = RecryptArguments { gallery: 100, dim, threads: Some(1), repeat: 3, json: true };
         let report = measure(&arguments, &Progress::hidden()).unwrap();
-        assert_eq!(report.layouts.iter().map(|l| l.layout.0).collect::<Vec<_>>(), [64, 16]);
+        assert_eq!(report.layouts.iter().map(|l| l.layout.0).collect::<Vec<_>>(), [64, 32]);
         for layout in &report.layouts {
             assert!(layout.probe_cpu_ms.min > 0.0, "{layout:?}");
             assert!(layout.admit_us_per_template > 0.0 && layout.build_us_per_template > 0.0, "{layout:?}");

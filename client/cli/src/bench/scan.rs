@@ -11,13 +11,15 @@ use rayon::prelude::*;
 use serde::Serialize;
 use veilmatch_domain::{Dimension, Epoch, GroupId, Revision};
 use veilmatch_gallery::layout_for;
-use veilmatch_glwe::{GLWE_2048_V1, Layout, PackedGroup, Parameters, ProbeCiphertext, uniform_polynomial};
-use veilmatch_kernels::Ring;
+use veilmatch_glwe::{
+    Bodies, GLWE_2048_V1, Layout, PackedGroup, Parameters, ProbeCiphertext, scan_groups, uniform_polynomial,
+};
+use veilmatch_kernels::{BodyLayout, Kernel, LengthError, Ring, ScanProbe, baseline, scan, scan_reference, to_bytes};
 use veilmatch_secret::Stream;
 
 use super::genuine::{self, Checked};
 use super::spread::Spread;
-use super::{cores, fits_memory, pool, yardsticks};
+use super::{BenchError, cores, fits_memory, pool};
 use crate::arguments::dimension;
 use crate::exit::CliError;
 use crate::report::{self, Progress, Report, count};
@@ -30,9 +32,6 @@ Examples:
 
 `ratio` is encrypted time over f32 time; below 1 the encrypted scan is the faster
 one. Memory: about 4.5 times DIM bytes for each template, twice.";
-
-/// The layout of a large gallery (DESIGN 3.4).
-const LARGE: (usize, usize) = (4, 16);
 
 /// Arguments of `bench scan`.
 #[derive(Clone, Debug, Args)]
@@ -168,6 +167,7 @@ impl Report for ScanReport {
 struct Galleries {
     parameters: Parameters,
     ring: Ring,
+    kernel: Kernel,
     gallery: usize,
     dimension: usize,
     groups: Vec<PackedGroup>,
@@ -182,19 +182,16 @@ impl Galleries {
     /// Residues and coordinates that mean nothing, the same in every run.
     fn fill(gallery: usize, dimension: Dimension, probes: usize, progress: &Progress) -> Result<Self, CliError> {
         let parameters = GLWE_2048_V1;
-        let layouts = layouts(&parameters, gallery);
+        let layouts = layouts(&parameters, dimension, gallery);
         let index: usize = layouts.iter().map(|l| l.blocks(dimension) * l.rank() * parameters.degree * 4).sum();
         fits_memory((index + gallery * dimension.get() * 5) as u64)?;
         let bar = progress.stage("fill the galleries", layouts.len());
-        let groups = layouts
-            .into_iter()
-            .enumerate()
-            .map(|(number, layout)| {
-                bar.step();
-                group(&parameters, number, layout, dimension)
-            })
-            .collect();
-        let narrow = layouts_block(&parameters, gallery).blocks(dimension);
+        let groups = layouts.into_par_iter().enumerate().map(|(number, layout)| {
+            bar.step();
+            group(&parameters, number, layout, dimension)
+        });
+        let groups = groups.collect::<Result<Vec<_>, _>>().map_err(wrong)?;
+        let narrow = layout_for(&parameters, dimension, gallery).blocks(dimension);
         let side = |probe: usize, side: u64| polynomials(&parameters, narrow, 1 << 40 | (probe as u64) << 1 | side);
         let probes_encrypted = (0..probes).map(|p| ProbeCiphertext { masks: side(p, 0), bodies: side(p, 1) }).collect();
         let d = dimension.get();
@@ -205,6 +202,7 @@ impl Galleries {
         Ok(Self {
             parameters,
             ring: parameters.ring(),
+            kernel: Kernel::detect(),
             gallery,
             dimension: d,
             groups,
@@ -220,81 +218,133 @@ impl Galleries {
         self.groups.iter().map(|g| g.bodies.len() * 4).sum()
     }
 
-    /// Seconds for the first `probes` probes.
-    fn encrypted(&self, probes: usize) -> f64 {
+    /// Seconds for the first `probes` probes, prepared and folded as the matcher does it.
+    fn encrypted(&self, probes: usize) -> Result<f64, CliError> {
         let probes = self.probes.get(..probes).unwrap_or_default();
-        timed(|| {
-            // As the matcher does it: groups side by side, each read once for a probe.
-            self.groups
-                .par_iter()
-                .map(|group| {
-                    probes.iter().map(|p| group.scan(&self.parameters, &self.ring, p).scores.len()).sum::<usize>()
-                })
-                .sum::<usize>()
+        timed(|| match probes {
+            [probe] => {
+                let prepared = probe.prepare(&self.ring)?;
+                let groups: Vec<&PackedGroup> = self.groups.iter().collect();
+                scan_groups(&self.parameters, &self.ring, &prepared, &groups).map(|sums| sums.len())
+            }
+            several => self.encrypted_together(several),
         })
     }
 
-    fn plaintext_f32(&self, probes: usize) -> f64 {
-        let probes = self.single_probes.get(..probes).unwrap_or_default();
-        timed(|| yardsticks::scan_f32(&self.single, self.dimension, probes))
+    /// Several probes in one pass over the index. Few groups at a time: their sums for all probes must not fill memory.
+    fn encrypted_together(&self, probes: &[ProbeCiphertext]) -> Result<usize, LengthError> {
+        let prepared = ScanProbe::new(&self.ring, &vectors(probes))?;
+        let mut done = 0;
+        for alike in self.groups.chunk_by(|a, b| a.layout == b.layout) {
+            let Some(layout) = alike.first().map(|g| g.layout) else { continue };
+            let bodies_layout = body_layout(&self.parameters, layout, prepared.blocks())?;
+            let folding = self.ring.folding(layout.beta()).ok_or(LengthError)?;
+            let half = layout.rank() * self.parameters.degree;
+            for few in alike.chunks(TOGETHER) {
+                let bodies: Vec<&[u32]> = few.iter().map(|g| &*g.bodies).collect();
+                let mut sums = scan(self.kernel, &self.ring, bodies_layout, &prepared, &bodies)?;
+                sums.par_iter_mut().flat_map(|sums| sums.par_chunks_exact_mut(2 * half)).for_each(|sums| {
+                    let of_bodies = sums.get_mut(half..).unwrap_or_default();
+                    for body in of_bodies.chunks_exact_mut(self.parameters.degree) {
+                        black_box(self.ring.fold(folding, body));
+                    }
+                });
+                done += sums.len();
+            }
+        }
+        Ok(done)
     }
 
-    fn plaintext_int8(&self, probes: usize) -> f64 {
+    fn plaintext_f32(&self, probes: usize) -> Result<f64, CliError> {
+        let probes: Vec<&[f32]> = self.single_probes.iter().take(probes).map(Vec::as_slice).collect();
+        timed(|| baseline::scan_f32(self.kernel, self.dimension, &self.single, &probes))
+    }
+
+    fn plaintext_int8(&self, probes: usize) -> Result<f64, CliError> {
         let probes = self.byte_probes.get(..probes).unwrap_or_default();
-        timed(|| yardsticks::scan_i8(&self.bytes, self.dimension, probes))
+        timed(|| {
+            probes.iter().try_fold(0, |done, probe| {
+                baseline::scan_i8(self.kernel, self.dimension, &self.bytes, probe).map(|scores| done + scores.len())
+            })
+        })
     }
 
     /// Seconds to read the index, and nothing else.
-    fn read(&self) -> f64 {
-        timed(|| self.groups.iter().map(|g| yardsticks::read(&g.bodies)).fold(0, |a, b| a ^ b))
+    fn read(&self) -> Result<f64, CliError> {
+        timed(|| Ok(self.groups.iter().fold(0, |all, g| all ^ baseline::read_all(self.kernel, &g.bodies))))
     }
 
     /// One round, beginning with the `first` of the four.
-    fn round(&self, probes: usize, first: usize) -> Sides<f64> {
+    fn round(&self, probes: usize, first: usize) -> Result<Sides<f64>, CliError> {
         let mut sides = Sides::default();
         for step in 0..4 {
             match (first + step) % 4 {
-                0 => sides.encrypted = self.encrypted(probes),
-                1 => sides.f32 = self.plaintext_f32(probes),
-                2 => sides.int8 = self.plaintext_int8(probes),
-                _ => sides.read = self.read(),
+                0 => sides.encrypted = self.encrypted(probes)?,
+                1 => sides.f32 = self.plaintext_f32(probes)?,
+                2 => sides.int8 = self.plaintext_int8(probes)?,
+                _ => sides.read = self.read()?,
             }
         }
-        sides
+        Ok(sides)
+    }
+
+    /// Whether the timed scan of the last group, with one probe and with all, is the sum that the definition says.
+    fn agrees_with_reference(&self) -> Result<bool, LengthError> {
+        let (Some(group), Some(first)) = (self.groups.last(), self.probes.first()) else { return Err(LengthError) };
+        let (rank, n) = (group.layout.rank(), self.parameters.degree);
+        let prepared = ScanProbe::new(&self.ring, &vectors(&self.probes))?;
+        let layout = body_layout(&self.parameters, group.layout, prepared.blocks())?;
+        let natural = layout.restore(&group.bodies)?;
+        let mut expected = scan_reference(&self.ring, rank, &vectors(&self.probes), &natural)?;
+        let together = scan(self.kernel, &self.ring, layout, &prepared, &[&group.bodies])?;
+        if together.first() != Some(&expected) {
+            return Ok(false);
+        }
+        let one = scan_groups(&self.parameters, &self.ring, &first.prepare(&self.ring)?, &[group])?;
+        let folding = self.ring.folding(group.layout.beta()).ok_or(LengthError)?;
+        let (masks, bodies) = expected.split_at_mut_checked(rank * n).ok_or(LengthError)?;
+        let mut scores = Vec::new();
+        for body in bodies.chunks_exact_mut(n).take(rank) {
+            scores.extend_from_slice(self.ring.fold(folding, body));
+        }
+        Ok(one.first().is_some_and(|sums| sums.masks == to_bytes(masks) && sums.scores == to_bytes(&scores)))
     }
 }
 
-/// Full groups of the large layout, and what the planner makes of the rest.
-fn layouts(parameters: &Parameters, gallery: usize) -> Vec<Layout> {
-    let full = layouts_block(parameters, gallery);
+/// Groups whose sums for all probes of a batch are in memory at once.
+const TOGETHER: usize = 4;
+
+/// Masks and bodies of each probe, in this order.
+fn vectors(probes: &[ProbeCiphertext]) -> Vec<&[u32]> {
+    probes.iter().flat_map(|p| [p.masks.as_slice(), p.bodies.as_slice()]).collect()
+}
+
+fn body_layout(parameters: &Parameters, layout: Layout, blocks: usize) -> Result<BodyLayout, LengthError> {
+    BodyLayout::new(parameters.degree, parameters.modulus, blocks, layout.rank())
+}
+
+/// Full groups of the planner's layout for this gallery, and one of the same block width for the rest.
+fn layouts(parameters: &Parameters, dimension: Dimension, gallery: usize) -> Vec<Layout> {
+    let full = layout_for(parameters, dimension, gallery);
     let capacity = full.capacity(parameters);
     let mut layouts = vec![full; gallery / capacity];
     let rest = gallery % capacity;
     if rest > 0 {
-        let planned = layout_for(parameters, rest);
-        // One probe serves all groups: the rest keeps the block width of the others.
-        let rank = rest.div_ceil(full.positions(parameters));
-        layouts.push(if layouts.is_empty() { planned } else { Layout::new(full.beta(), rank).unwrap_or(planned) });
+        layouts.push(Layout::new(full.beta(), rest.div_ceil(full.positions(parameters))).unwrap_or(full));
     }
     layouts
 }
 
-/// The layout of the groups that the gallery's block width is chosen for.
-fn layouts_block(parameters: &Parameters, gallery: usize) -> Layout {
-    let (beta, rank) = LARGE;
-    let planned = layout_for(parameters, gallery);
-    if planned.beta() == beta { Layout::new(beta, rank).unwrap_or(planned) } else { planned }
-}
-
-fn group(parameters: &Parameters, number: usize, layout: Layout, dimension: Dimension) -> PackedGroup {
+fn group(
+    parameters: &Parameters,
+    number: usize,
+    layout: Layout,
+    dimension: Dimension,
+) -> Result<PackedGroup, LengthError> {
     let count = layout.blocks(dimension) * layout.rank();
-    PackedGroup {
-        group: GroupId(number as u64),
-        revision: Revision(0),
-        epoch: Epoch(0),
-        layout,
-        bodies: polynomials(parameters, count, (number as u64) << 20).into(),
-    }
+    let natural = polynomials(parameters, count, (number as u64) << 20);
+    let bodies = Bodies::arranged(parameters, layout, dimension, &natural)?;
+    Ok(PackedGroup { group: GroupId(number as u64), revision: Revision(0), epoch: Epoch(0), layout, bodies })
 }
 
 /// So many uniform polynomials, from a public seed.
@@ -323,10 +373,16 @@ fn stream(seed: u64) -> Stream {
     Stream::public(bytes)
 }
 
-fn timed<T>(run: impl FnOnce() -> T) -> f64 {
+/// Seconds of a scan; lengths that do not fit together are this module's mistake.
+fn timed<T>(run: impl FnOnce() -> Result<T, LengthError>) -> Result<f64, CliError> {
     let begun = Instant::now();
-    black_box(run());
-    begun.elapsed().as_secs_f64()
+    let result = black_box(run());
+    let seconds = begun.elapsed().as_secs_f64();
+    result.map(|_| seconds).map_err(wrong)
+}
+
+fn wrong(_: LengthError) -> CliError {
+    CliError::protocol(BenchError::WrongScan)
 }
 
 /// Measures.
@@ -342,35 +398,35 @@ pub(super) fn measure(arguments: &ScanArguments, progress: &Progress) -> Result<
     let most = sizes.last().copied().unwrap_or(1);
     let checked = genuine::decide(arguments.check as usize, arguments.dim, progress)?;
     let galleries = Galleries::fill(gallery, arguments.dim, most, progress)?;
+    if !galleries.agrees_with_reference().map_err(wrong)? {
+        return Err(CliError::protocol(BenchError::WrongScan));
+    }
     let pool = pool(threads)?;
     let rounds = arguments.repeat as usize;
     let bar = progress.stage("measure", sizes.len() * (rounds + 1));
-    let batches: Vec<(Batch, f64)> = sizes
-        .into_iter()
-        .map(|probes| {
-            // The first round warms up pages and clocks, and is not counted.
-            pool.install(|| galleries.round(probes, 0));
+    let mut batches = Vec::with_capacity(sizes.len());
+    for probes in sizes {
+        // The first round warms up pages and clocks, and is not counted.
+        pool.install(|| galleries.round(probes, 0))?;
+        bar.step();
+        let mut measured = Vec::with_capacity(rounds);
+        for i in 0..rounds {
+            measured.push(pool.install(|| galleries.round(probes, i))?);
             bar.step();
-            let rounds: Vec<Sides<f64>> = (0..rounds)
-                .map(|i| {
-                    bar.step();
-                    pool.install(|| galleries.round(probes, i))
-                })
-                .collect();
-            batch(probes, &galleries, &rounds)
-        })
-        .collect();
+        }
+        batches.push(batch(probes, &galleries, &measured));
+    }
     let Some((first, read)) = batches.first().cloned() else {
         return Err(CliError::protocol(super::BenchError::Threads));
     };
-    let layout = layouts_block(&galleries.parameters, gallery);
+    let layout = layout_for(&galleries.parameters, arguments.dim, gallery);
     Ok(ScanReport {
         bench: "scan",
         gallery,
         dim: arguments.dim.get(),
         threads,
         repeat: rounds,
-        kernel: String::from("scalar"),
+        kernel: galleries.kernel.name().to_owned(),
         parameters: galleries.parameters.name,
         layout: (layout.beta(), layout.rank()),
         us_per_template: first.us_per_template,
@@ -429,22 +485,23 @@ mod tests {
     #[test]
     fn layouts_hold_the_gallery_with_one_block_width() {
         let p = GLWE_2048_V1;
+        let d = Dimension::new(512).unwrap();
         for gallery in [1, 40, 700, 8191, 8192, 8193, 100_000] {
-            let layouts = layouts(&p, gallery);
+            let layouts = layouts(&p, d, gallery);
             let capacity: usize = layouts.iter().map(|l| l.capacity(&p)).sum();
             let beta = layouts[0].beta();
             assert!(capacity >= gallery && capacity < gallery + p.degree / beta, "{gallery}: {capacity}");
             assert!(layouts.iter().all(|l| l.beta() == beta));
         }
-        assert_eq!(layouts(&p, 100_000).len(), 13);
+        assert_eq!(layouts(&p, d, 100_000).len(), 13);
     }
 
     #[test]
     fn a_small_run_reports_every_field() {
         let report = measure(&arguments(), &Progress::hidden()).unwrap();
         assert_eq!(report.batches.iter().map(|b| b.probes).collect::<Vec<_>>(), [1, 2]);
-        // Two bodies of 512 slots: 1,024 slots of 4·16 bytes for 700 templates.
-        assert!((report.bytes_per_template - 1024.0 * 64.0 / 700.0).abs() < 1e-9, "{}", report.bytes_per_template);
+        // Three bodies of 256 slots: 768 slots of 4·16 bytes for 700 templates.
+        assert!((report.bytes_per_template - 768.0 * 64.0 / 700.0).abs() < 1e-9, "{}", report.bytes_per_template);
         let object: serde_json::Value = serde_json::from_str(&report.json().unwrap()).unwrap();
         for key in
             ["us_per_template", "f32_us_per_template", "int8_us_per_template", "ratio_to_f32", "percent_of_bandwidth"]
