@@ -41,6 +41,8 @@ const PACKED_TERMS: usize = 128;
 const LINE: usize = 16;
 /// Words that are asked for ahead of their use.
 const AHEAD: usize = 1024;
+/// Half tiles that a task of [`ScanProbe::new`] brings into order.
+const TURNED: usize = 64;
 /// Groups that share a tile of the probe.
 const GROUPS: usize = 4;
 
@@ -144,21 +146,27 @@ impl ScanProbe {
         if !fits || vectors.iter().any(|v| v.len() != length) {
             return Err(LengthError);
         }
-        let (blocks, q) = (length / n, u64::from(ring.modulus()));
-        let centred = !layout::is_packed(ring.modulus());
-        let two_to_64 = ((1u128 << 64) % u128::from(q)) as u64;
-        let prepare = |residue: u32| {
-            let scaled = (u64::from(residue) * two_to_64 % q) as u32;
-            if centred { layout::centre(ring.modulus(), scaled) } else { scaled }
+        let blocks = length / n;
+        let form = |residue: u32| {
+            if layout::is_packed(ring.modulus()) { residue } else { layout::centre(ring.modulus(), residue) }
         };
+        // Times 2^32, twice.
+        let scaled: Vec<Vec<u32>> = vectors.par_iter().map(|v| ring.prepared(&ring.prepared(v))).collect();
         let mut tiles = vec![0u32; length * 2 * vectors.len().div_ceil(2)];
-        for (part, pair) in tiles.chunks_exact_mut(2 * length).zip(vectors.chunks(2)) {
-            part.par_chunks_exact_mut(blocks * 2 * HALF).enumerate().for_each(|(half, chunk)| {
-                for (block, to) in chunk.chunks_exact_mut(2 * HALF).enumerate() {
-                    let start = block * n + half * HALF;
-                    for (side, vector) in pair.iter().enumerate() {
-                        for (point, &residue) in vector[start..start + HALF].iter().enumerate() {
-                            to[2 * point + side] = prepare(residue);
+        for (part, pair) in tiles.chunks_exact_mut(2 * length).zip(scaled.chunks(2)) {
+            part.par_chunks_mut(blocks * 2 * HALF * TURNED).enumerate().for_each(|(first, halves)| {
+                // Eight blocks at a time: whole cache lines are read and written, though both sides stride.
+                for start in (0..blocks).step_by(8) {
+                    for (half, chunk) in halves.chunks_exact_mut(blocks * 2 * HALF).enumerate() {
+                        let point = (first * TURNED + half) * HALF;
+                        let runs = chunk.chunks_exact_mut(2 * HALF).enumerate().skip(start).take(8);
+                        for (block, to) in runs {
+                            for (side, vector) in pair.iter().enumerate() {
+                                let residues = &vector[block * n + point..block * n + point + HALF];
+                                for (word, &residue) in to.iter_mut().skip(side).step_by(2).zip(residues) {
+                                    *word = form(residue);
+                                }
+                            }
                         }
                     }
                 }
