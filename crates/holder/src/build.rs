@@ -25,9 +25,9 @@ use veilmatch_secret::{Digest, Hasher, Label, Seed};
 use crate::HolderError;
 use crate::error::Speaker;
 use crate::handshake::{Handshake, SharedParts};
+use crate::masks::GroupMasks;
 use crate::record::{Key, Record};
 use crate::recrypt::{PartOfMember, gallery_part};
-use crate::masks::GroupMasks;
 use crate::registry::{RegisteredGroup, RegisteredMember, check_slots};
 use crate::scan_check::{CHECKS, coefficients, combine_bodies};
 use crate::state::{Channel, State};
@@ -246,10 +246,8 @@ impl Build {
                     })
                     .collect();
                 let bodies = gallery_part(&parameters, &ring, layout, &masks, seed, &secret_parts, &members);
-                let checks: Vec<u32> = rho
-                    .iter()
-                    .flat_map(|rho| combine_bodies(&parameters, &ring, layout, rho, &bodies))
-                    .collect();
+                let checks: Vec<u32> =
+                    rho.iter().flat_map(|rho| combine_bodies(&parameters, &ring, layout, rho, &bodies)).collect();
                 (encode_polynomials(&parameters, &bodies), checks)
             };
             let (own_bodies, own_checks) = compute(&own_seed, true);

@@ -23,8 +23,8 @@ use veilmatch_sealed::{
 use veilmatch_secret::Seed;
 
 use crate::keys::{EpochKeys, SecretParts};
-use crate::recrypt::{PartOfMember, gallery_part, probe_part};
 use crate::masks::{GroupMasks, MaskRoom};
+use crate::recrypt::{PartOfMember, gallery_part, probe_part};
 use crate::registry::RegisteredGroup;
 use crate::scan_check::{CHECKS, CheckSums, LeftSide, check_sum, coefficients, combine_bodies};
 use crate::scores::{DecodedSums, Factors, ShareInputs, decode_sums, score_shares};
@@ -241,10 +241,7 @@ impl Glwe {
         let s_0 = whole(secrets.each_ref());
         let (mut d, mut e) = (vec![0u32; n], vec![0u32; n]);
         let masks = group.masks();
-        let blocks = masks
-            .chunks_exact(n)
-            .zip(probe.masks.chunks_exact(n))
-            .zip(probe.bodies.chunks_exact(n));
+        let blocks = masks.chunks_exact(n).zip(probe.masks.chunks_exact(n)).zip(probe.bodies.chunks_exact(n));
         for ((a, pa), pb) in blocks {
             self.ring.multiply_accumulate(&mut d, pb, a);
             self.ring.multiply_accumulate(&mut e, pa, a);

@@ -110,7 +110,8 @@ mod tests {
         let bytes = 4 * layout.blocks(dimension) * p.degree;
         let expand = |i: u8| MaskSeed([i; 32]).expand(&p, layout, dimension);
         let room = MaskRoom::new(2 * bytes);
-        let groups: Vec<GroupMasks> = (0..3).map(|i| GroupMasks { seed: expand(i).seed, kept: OnceLock::new() }).collect();
+        let groups: Vec<GroupMasks> =
+            (0..3).map(|i| GroupMasks { seed: expand(i).seed, kept: OnceLock::new() }).collect();
         for _ in 0..2 {
             for (i, group) in groups.iter().enumerate() {
                 let values = group.values(&p, layout, dimension, &room);

@@ -32,9 +32,7 @@ use veilmatch_glwe::{
     decode_polynomials, encode_polynomials,
 };
 use veilmatch_kernels::{Ring, to_bytes};
-use veilmatch_mpc::{
-    Answer, Lanes, NormBounds, PairwiseSeeds, Question, norm_inputs, read_answer, read_norm,
-};
+use veilmatch_mpc::{Answer, Lanes, NormBounds, PairwiseSeeds, Question, norm_inputs, read_answer, read_norm};
 use veilmatch_sealed::{Associated, COORDINATE_SCALE, SealedTemplate, seal_reply};
 use veilmatch_secret::{Counter, Digest, Hasher, Label, Secret, Seed};
 
@@ -348,8 +346,7 @@ impl Query {
 
     /// Takes the matcher's sums; once.
     pub(crate) fn sums(&mut self, state: &mut State, groups: Vec<GroupSums>) -> Result<(), HolderError> {
-        if self.early_sums.is_some()
-            || matches!(self.phase, Phase::Computing(_) | Phase::Decision(_) | Phase::Finished)
+        if self.early_sums.is_some() || matches!(self.phase, Phase::Computing(_) | Phase::Decision(_) | Phase::Finished)
         {
             return Err(HolderError::SessionSpent(self.channel.session));
         }
@@ -399,7 +396,9 @@ impl Query {
                     match deciding.run.advance(state, &mut self.channel)? {
                         Running::Waiting => return Ok(()),
                         // What is missing comes in a later message, or never.
-                        Running::ReadyToOpen(_) if !deciding.agreed || !matches!(self.norm, Norm::Fits) => return Ok(()),
+                        Running::ReadyToOpen(_) if !deciding.agreed || !matches!(self.norm, Norm::Fits) => {
+                            return Ok(());
+                        }
                         Running::ReadyToOpen(stage) => {
                             let event = AuditEvent::Opening {
                                 client: self.associated.client.clone(),

@@ -19,8 +19,8 @@ use veilmatch_sealed::ClientVerifyingKey;
 use veilmatch_secret::{Digest, Hasher, Seed};
 
 use crate::HolderError;
-use crate::record::{Key, Record, Signer, seed};
 use crate::masks::GroupMasks;
+use crate::record::{Key, Record, Signer, seed};
 use crate::scan_check::{CHECKS, CheckSum, CheckSums, CheckVector};
 use crate::work::ReadTemplate;
 
@@ -542,7 +542,8 @@ impl Registry {
             records.extend(record.admitted.iter().map(|(s, d)| Record::put(&Key::Admitted(id(), s.clone()), d)));
             records.extend(record.tombstones.iter().map(|d| Record::put(&Key::Tombstone(id(), *d), &())));
             records.extend(record.erased.iter().map(|(s, e)| Record::put(&Key::Erased(id(), s.clone()), e)));
-            records.extend(record.live.iter().map(|(g, built)| Record::put(&Key::Group(id(), *g), built.group.as_ref())));
+            records
+                .extend(record.live.iter().map(|(g, built)| Record::put(&Key::Group(id(), *g), built.group.as_ref())));
             records.extend(record.revoked.iter().map(|(g, r)| Record::put(&Key::Revoked(id(), *g), r)));
             let mut used = record.used_labels.clone();
             used.extend(record.labels.iter().map(|(group, label)| (*group, label.revision)));

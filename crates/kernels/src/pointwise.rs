@@ -213,7 +213,8 @@ mod tests {
                     let mut sum = before.clone();
                     ring.combine(&ring.prepared(&weights), &polynomials, &mut sum);
                     for m in 0..length {
-                        let products = (0..count).map(|k| u128::from(weights[k]) * u128::from(polynomials[k * length + m]));
+                        let products =
+                            (0..count).map(|k| u128::from(weights[k]) * u128::from(polynomials[k * length + m]));
                         let expected = u128::from(before[m]) + products.sum::<u128>();
                         assert_eq!(u128::from(sum[m]), expected % u128::from(q));
                     }

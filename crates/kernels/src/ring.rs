@@ -29,8 +29,7 @@ impl Ring {
         }
         let plan = Plan::try_new(degree, modulus)?;
         // Newton's iteration doubles the number of right bits; an odd number is its own inverse modulo 8.
-        let inverse =
-            (0..4).fold(modulus, |x, _| x.wrapping_mul(2u32.wrapping_sub(modulus.wrapping_mul(x))));
+        let inverse = (0..4).fold(modulus, |x, _| x.wrapping_mul(2u32.wrapping_sub(modulus.wrapping_mul(x))));
         Some(Self { plan, degree, modulus, inverse, foldings: Default::default() })
     }
 

@@ -76,8 +76,7 @@ fn evaluate(circuit: &Arc<Circuit>, shares: &[Vec<u64>; 3]) -> Result<(Duration,
     for (party, inputs) in Party::ALL.into_iter().zip(inputs) {
         let seed = |i: usize| Seed::from_bytes([(i % 3) as u8 + 1; 32]);
         let seeds = PairwiseSeeds { own: seed(party.index()), next: seed(party.index() + 1) };
-        let (evaluation, progress) =
-            Evaluation::start(party, session, &seeds, Arc::clone(circuit), inputs, 0)?;
+        let (evaluation, progress) = Evaluation::start(party, session, &seeds, Arc::clone(circuit), inputs, 0)?;
         evaluations.push(evaluation);
         waiting.extend(progress.send.into_iter().map(|m| (party, m)));
     }

@@ -9,7 +9,8 @@
 //!
 //! Who sees what: K_0 receives x_1 + F(seed_1) − F(seed_2) and does not know seed_2; K_1 receives
 //! x_2 + F(seed_2) − F(seed_0) and, in step 1, bits masked by F(seed_0), and does not know seed_0; products are masked as
-//! `sharing` says. So everything a holder receives before the opening is uniform to it, whatever the inputs are, and it
+//! `sharing` says. Random bits of a circuit cost no message: component i is F(seed_i), and each holder lacks one of the
+//! three. So everything a holder receives before the opening is uniform to it, whatever the inputs are, and it
 //! stays so if a peer sends wrong messages: a wrong message can spoil the result, not reveal an input. In the opening
 //! the two copies of the component that a holder lacks must agree; one wrong copy names the pair and opens nothing here.
 
@@ -25,6 +26,7 @@ use crate::lanes::{Lanes, transpose};
 use crate::sharing::{PairwiseSeeds, Share, holds_constants, local_product, stream, zero_bits, zero_numbers};
 
 const DEAL: &str = "veilmatch/mpc/deal";
+const RANDOM: &str = "veilmatch/mpc/random";
 
 /// A message to a peer.
 #[derive(Clone, PartialEq, Eq)]
@@ -359,8 +361,7 @@ impl Evaluation {
         let mut rest = bytes;
         for shape in self.circuit.inputs() {
             let size = value_bytes(shape.width);
-            let (chunk, after) =
-                rest.split_at_checked(shape.lanes * size).ok_or(ProtocolError::Truncated { from })?;
+            let (chunk, after) = rest.split_at_checked(shape.lanes * size).ok_or(ProtocolError::Truncated { from })?;
             rest = after;
             let first = values.len();
             match size {
@@ -485,6 +486,14 @@ impl Evaluation {
 
     fn enter_level_zero(&mut self, send: &mut Vec<Outgoing>) -> Result<(), ProtocolError> {
         self.masked.zeroize();
+        // Component i is expanded from seed i, which K_{i+1} does not know: to each holder one component is uniform.
+        let circuit = Arc::clone(&self.circuit);
+        let mut own = stream(&self.seeds.own, RANDOM, &self.session, self.first_step);
+        let mut next = stream(&self.seeds.next, RANDOM, &self.session, self.first_step);
+        for (wire, lanes) in circuit.randoms() {
+            let (own, next) = (Lanes::pseudo_random(&mut own, lanes), Lanes::pseudo_random(&mut next, lanes));
+            self.wires.put(wire, Share { own, next });
+        }
         self.run_linear(0)?;
         self.enter_level(1, send)
     }

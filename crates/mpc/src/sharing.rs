@@ -72,12 +72,20 @@ pub(crate) fn zero_numbers(
             own.fill(a);
             next.fill(b);
             match bytes {
-                2 => zeros.extend(a.as_chunks().0.iter().zip(b.as_chunks().0).map(|(a, b)| {
-                    u64::from(u16::from_le_bytes(*a).wrapping_sub(u16::from_le_bytes(*b)))
-                })),
-                4 => zeros.extend(a.as_chunks().0.iter().zip(b.as_chunks().0).map(|(a, b)| {
-                    u64::from(u32::from_le_bytes(*a).wrapping_sub(u32::from_le_bytes(*b)))
-                })),
+                2 => zeros.extend(
+                    a.as_chunks()
+                        .0
+                        .iter()
+                        .zip(b.as_chunks().0)
+                        .map(|(a, b)| u64::from(u16::from_le_bytes(*a).wrapping_sub(u16::from_le_bytes(*b)))),
+                ),
+                4 => zeros.extend(
+                    a.as_chunks()
+                        .0
+                        .iter()
+                        .zip(b.as_chunks().0)
+                        .map(|(a, b)| u64::from(u32::from_le_bytes(*a).wrapping_sub(u32::from_le_bytes(*b)))),
+                ),
                 _ => zeros.extend(
                     a.as_chunks()
                         .0
