@@ -173,7 +173,7 @@ mod tests {
                 let hit = stream.next_u64() as usize % rows;
                 let bit = |row: usize, column: usize| match column {
                     0 => turn > 0 && row == hit,
-                    _ => column % 2 == 1 && (row * 7 + column) % 3 == 0,
+                    _ => column % 2 == 1 && (row * 7 + column).is_multiple_of(3),
                 };
                 let bits: Vec<u64> = (0..rows * columns).map(|i| u64::from(bit(i / columns, i % columns))).collect();
                 let (witness, _, _) = open(bits.len(), &bits, |b, wire| witness_of_rows(b, wire, rows, columns));
