@@ -287,7 +287,7 @@ fn the_opened_component_of_the_norm_check() {
                 ("opening-mismatch", (|payload| payload[0] ^= 1) as fn(&mut Vec<u8>)),
                 ("message-truncated", |payload| payload.clear()),
                 ("message-malformed", |payload| payload.push(0)),
-                ("message-malformed", |payload| payload[0] |= 0x80),
+                ("opening-mismatch", |payload| payload[7] ^= 0x80),
             ] {
                 in_a_query(&mut scene, cheater, code, |w| opening(w, cheater, NORM, to, change));
                 in_an_enrolment(&mut scene, cheater, code, false, |w| opening(w, cheater, NORM, to, change));

@@ -222,7 +222,7 @@ impl Sharing {
 enum Norm {
     /// Its seeds are not agreed yet.
     Ahead,
-    Running(Run),
+    Running(Box<Run>),
     /// Opened: the probe is a unit vector. The peers have been told.
     Seen,
     /// Both peers have said so too.
@@ -373,7 +373,7 @@ impl Query {
                     for compared in handshake.compare_parts(state.party, &agreed) {
                         compared?;
                     }
-                    self.norm = Norm::Running(self.start_norm_check(state, &agreed.seeds)?);
+                    self.norm = Norm::Running(Box::new(self.start_norm_check(state, &agreed.seeds)?));
                     self.probe_secret = Some(SecretParts::of_probe(&state.ring, &agreed.seeds));
                     self.agreed = Some(agreed);
                     let probes = self.recrypt(state)?;

@@ -39,6 +39,8 @@ pub(crate) enum Gate {
     },
     /// A public value.
     Constant(Arc<Lanes>),
+    /// Random bits that no party knows.
+    Random,
     Xor(Wire, Wire),
     /// ⊕ a public value.
     Flip(Wire, Arc<Lanes>),
@@ -55,7 +57,7 @@ pub(crate) enum Gate {
 impl Gate {
     pub(crate) fn for_each_operand(&self, mut visit: impl FnMut(Wire)) {
         match self {
-            Self::Operand { .. } | Self::Constant(_) => {}
+            Self::Operand { .. } | Self::Constant(_) | Self::Random => {}
             Self::Xor(a, b) | Self::And(a, b) => {
                 visit(*a);
                 visit(*b);
@@ -139,6 +141,11 @@ impl CircuitBuilder {
     pub fn constant(&mut self, value: Lanes) -> Wire {
         let lanes = value.len();
         self.push(Gate::Constant(Arc::new(value)), lanes)
+    }
+
+    /// Random bits that no holder knows, fresh in every evaluation.
+    pub fn random(&mut self, lanes: usize) -> Wire {
+        self.push(Gate::Random, lanes)
     }
 
     /// a ⊕ b.
@@ -238,7 +245,7 @@ impl CircuitBuilder {
                     level.ands.push((wire, a, b, node.lanes));
                     level.and_bits += node.lanes;
                 }
-                Gate::Operand { .. } => {}
+                Gate::Operand { .. } | Gate::Random => {}
                 _ => level.linear.push(wire),
             }
         }
@@ -318,6 +325,15 @@ impl Circuit {
         })
     }
 
+    /// The wires of random bits that are needed, in order.
+    pub(crate) fn randoms(&self) -> impl Iterator<Item = (Wire, usize)> + '_ {
+        let used = |index: usize| self.uses.get(index).is_some_and(|&count| count > 0);
+        self.nodes.iter().enumerate().filter_map(move |(index, node)| match node.gate {
+            Gate::Random if used(index) => Some((Wire(index as u32), node.lanes)),
+            _ => None,
+        })
+    }
+
     /// Computes a linear gate on one component; `constants` says whether public values belong to this component.
     pub(crate) fn linear<'a>(
         &self,
@@ -327,7 +343,7 @@ impl Circuit {
     ) -> Option<Lanes> {
         let node = self.nodes.get(wire.index())?;
         Some(match &node.gate {
-            Gate::Operand { .. } | Gate::And(..) => return None,
+            Gate::Operand { .. } | Gate::Random | Gate::And(..) => return None,
             Gate::Constant(value) if constants => Lanes::clone(value),
             Gate::Constant(value) => Lanes::zeros(value.len()),
             Gate::Xor(a, b) => Lanes::xor_of(fetch(*a)?, fetch(*b)?),
@@ -356,7 +372,8 @@ impl Circuit {
     }
 
     /// The oracle of the tests: what an evaluation opens, from the inputs in the clear (missing ones are 0). The
-    /// inputs are split into the two operands in a fixed pseudo-random way; the result does not depend on it.
+    /// inputs are split into the two operands in a fixed pseudo-random way; the result does not depend on it. Random bits
+    /// are other ones than in an evaluation.
     #[must_use]
     pub fn evaluate_in_clear(&self, inputs: &[u64]) -> Vec<Vec<Lanes>> {
         let mut wires = self.split_in_clear(inputs);
@@ -409,6 +426,9 @@ impl Circuit {
             if let Some(lanes) = planes.get(plane) {
                 wires.put(wire, lanes.clone());
             }
+        }
+        for (wire, lanes) in self.randoms() {
+            wires.put(wire, Lanes::pseudo_random(&mut stream, lanes));
         }
         wires
     }

@@ -1,4 +1,4 @@
-//! Folding many lanes into one: OR, and "more than `cap` of them".
+//! Folding many lanes into one: OR, "is any of them 1" in few rounds, and "more than `cap` of them".
 
 use crate::circuit::{CircuitBuilder, Wire};
 use crate::lanes::Lanes;
@@ -10,6 +10,54 @@ pub(crate) fn any_of_rows(builder: &mut CircuitBuilder, mut wire: Wire, mut rows
         let low = builder.slice(wire, 0, half * columns);
         let high = builder.slice(wire, half * columns, half * columns);
         let joined = builder.or(low, high);
+        wire = if odd == 1 {
+            let rest = builder.slice(wire, 2 * half * columns, columns);
+            builder.concat(&[joined, rest])
+        } else {
+            joined
+        };
+        rows = half + odd;
+    }
+    wire
+}
+
+/// AND gates per holder that take as long as one more round: a third of a millisecond between services, at about one
+/// nanosecond a gate on a core that three holders share.
+pub(crate) const GATES_PER_ROUND: usize = 400_000;
+
+/// Bits that stand for one by [`witness_of_rows`].
+pub(crate) const WITNESS: usize = 64;
+
+/// Of `rows` rows of `columns` lanes: [`WITNESS`] rows of `columns` lanes. In a column whose lanes are all 0 they are 0; in
+/// any other they are uniform and independent, so that they tell nothing but that, and all 0 with probability 2^−64.
+///
+/// A tree of ORs takes ⌈log₂ rows⌉ rounds. Here every lane is multiplied with random bits that no holder knows, and
+/// sums of products are linear: one round. That is 64 gates per lane, so the tree comes first while lanes are many.
+pub(crate) fn witness_of_rows(builder: &mut CircuitBuilder, mut wire: Wire, mut rows: usize, columns: usize) -> Wire {
+    while rows > 1 && (WITNESS - 1) * rows * columns > 2 * GATES_PER_ROUND {
+        let half = rows.div_ceil(2);
+        let low = builder.slice(wire, 0, half * columns);
+        let high = builder.slice(wire, half * columns, half * columns);
+        wire = builder.or(low, high);
+        rows = half;
+    }
+    // With an odd number n of rows, row i of all 64 copies, at n·b + i for b = 0..64, falls once into each of the
+    // 64 classes of places modulo 64. So each class has its own random multiple of every row.
+    rows |= 1;
+    let padded = builder.slice(wire, 0, rows * columns);
+    let copies = builder.concat(&[padded; WITNESS]);
+    let random = builder.random(WITNESS * rows * columns);
+    let products = builder.and(copies, random);
+    sum_of_rows(builder, products, rows, WITNESS * columns)
+}
+
+/// The sum modulo 2 of `rows` rows of `columns` lanes.
+pub(crate) fn sum_of_rows(builder: &mut CircuitBuilder, mut wire: Wire, mut rows: usize, columns: usize) -> Wire {
+    while rows > 1 {
+        let (half, odd) = (rows / 2, rows % 2);
+        let low = builder.slice(wire, 0, half * columns);
+        let high = builder.slice(wire, half * columns, half * columns);
+        let joined = builder.xor(low, high);
         wire = if odd == 1 {
             let rest = builder.slice(wire, 2 * half * columns, columns);
             builder.concat(&[joined, rest])
@@ -111,6 +159,47 @@ mod tests {
                     assert_eq!(result.get(0), ones > cap, "{ones} of {lanes}, cap {cap}");
                     assert!(gates <= lanes + 2 * 16 && depth <= lanes.ilog2() as usize + 1);
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn a_witness_is_zero_for_zeros_and_like_coins_otherwise() {
+        let mut stream = Stream::public([7; 32]);
+        for (rows, columns) in [(1, 1), (2, 1), (3, 70), (7, 3), (26, 2), (64, 1), (1000, 1), (20_000, 1), (400, 64)] {
+            let mut ones = 0;
+            for turn in 0..4 {
+                // One lane in the first column of a turn, some lanes in every second one, none in the others.
+                let hit = stream.next_u64() as usize % rows;
+                let bit = |row: usize, column: usize| match column {
+                    0 => turn > 0 && row == hit,
+                    _ => column % 2 == 1 && (row * 7 + column).is_multiple_of(3),
+                };
+                let bits: Vec<u64> = (0..rows * columns).map(|i| u64::from(bit(i / columns, i % columns))).collect();
+                let (witness, _, _) = open(bits.len(), &bits, |b, wire| witness_of_rows(b, wire, rows, columns));
+                assert_eq!(witness.len(), WITNESS * columns);
+                for column in 0..columns {
+                    let seen = (0..WITNESS).filter(|row| witness.get(row * columns + column)).count();
+                    let expected = (0..rows).any(|row| bit(row, column));
+                    assert_eq!(seen > 0, expected, "column {column} of {columns}, {rows} rows");
+                    ones += if expected { seen } else { 0 };
+                }
+                let hits = (0..columns).filter(|&c| (0..rows).any(|row| bit(row, c))).count();
+                assert!(crate::testing::like_coins(ones, hits * WITNESS) || hits == 0, "{ones} of {hits}");
+                ones = 0;
+            }
+        }
+    }
+
+    /// Each lane alone must reach all 64 bits: for every number of rows, also those that 64 has divisors with.
+    #[test]
+    fn every_row_reaches_every_bit_of_a_witness() {
+        for rows in [1, 2, 4, 5, 64, 65, 96, 128] {
+            for hit in 0..rows {
+                let rows = rows | 1;
+                let classes: std::collections::BTreeSet<usize> =
+                    (0..WITNESS).map(|copy| (copy * rows + hit) % WITNESS).collect();
+                assert_eq!(classes.len(), WITNESS);
             }
         }
     }

@@ -1,6 +1,7 @@
 //! Decisions on the signs of score − τ: `any`, `list`, `best` (DESIGN 5).
 //!
-//! Who sees what: the answer alone is opened. `list` opens "too many" first and, only if that bit is 0, the slots;
+//! Who sees what: the answer alone is opened. `any` opens 64 bits that are all 0 if no slot is at or above the threshold
+//! and uniform otherwise, whichever and however many are (all 0 with probability 2^−64, then the answer is "no"). `list` opens "too many" first and, only if that bit is 0, the slots;
 //! `best` opens whether somebody is at or above the threshold and the place of the highest, which is 0 if nobody is. No
 //! score is opened.
 //!
@@ -11,9 +12,9 @@
 //! | w = 16 | `any` | `list` | `best` |
 //! |---|---|---|---|
 //! | 1 slot | 39, 8 rounds | 39, 9 rounds | 39, 8 rounds |
-//! | 1,000 slots | 39,999, 18 rounds | 40,003, 19 rounds | 491,830, 30 rounds |
-//! | 20,000 slots | 799,999, 23 rounds | 800,009, 24 rounds | 4,188,356, 47 rounds |
-//! | 1,000 slots, w = 20 | 50,999, 19 rounds | 51,003, 20 rounds | 618,946, 31 rounds |
+//! | 1,000 slots | 103,064, 9 rounds | 40,003, 19 rounds | 491,830, 30 rounds |
+//! | 20,000 slots | 1,430,064, 10 rounds | 800,009, 24 rounds | 4,188,356, 47 rounds |
+//! | 1,000 slots, w = 20 | 114,064, 10 rounds | 51,003, 20 rounds | 618,946, 31 rounds |
 //!
 //! The cap of `list` binds honest holders: the flag "too many" is a result like any other, so a holder that deviates
 //! inside the comparison can spoil it, and then the slots are opened (to the holders) although they are too many;
@@ -21,7 +22,7 @@
 
 use crate::addition::{sign_of_sum, sum_bits};
 use crate::circuit::{Circuit, CircuitBuilder, Wire};
-use crate::counting::{any_of_rows, more_than};
+use crate::counting::{any_of_rows, more_than, witness_of_rows};
 use crate::error::ProtocolError;
 use crate::lanes::Lanes;
 use crate::tournament::highest;
@@ -90,7 +91,9 @@ pub fn decision_circuit(width: u32, live: &Lanes, question: Question) -> Circuit
             };
             match question {
                 Question::List { max } => vec![vec![more_than(&mut builder, hit, max.into())], vec![hit]],
-                _ => vec![vec![any_of_rows(&mut builder, hit, lanes, 1)]],
+                // Two slots take one round either way.
+                _ if lanes <= 2 => vec![vec![any_of_rows(&mut builder, hit, lanes, 1)]],
+                _ => vec![vec![witness_of_rows(&mut builder, hit, lanes, 1)]],
             }
         }
     };
@@ -104,7 +107,11 @@ pub fn decision_circuit(width: u32, live: &Lanes, question: Question) -> Circuit
 pub fn read_answer(question: Question, opened: &[Vec<Lanes>]) -> Result<Answer, ProtocolError> {
     let first = |stage: &[Lanes]| stage.first().map(|bit| bit.get(0)).ok_or(ProtocolError::NotAnAnswer);
     match (question, opened) {
-        (Question::Any, [stage]) => Ok(Answer::Any(first(stage)?)),
+        // One bit, or the bits of a witness.
+        (Question::Any, [stage]) => match stage.as_slice() {
+            [bits] => Ok(Answer::Any(bits.any())),
+            _ => Err(ProtocolError::NotAnAnswer),
+        },
         (Question::List { .. }, [stage]) if first(stage)? => Ok(Answer::TooMany),
         (Question::List { max }, [stage, slots]) if !first(stage)? => {
             let lanes: Vec<usize> = slots.first().ok_or(ProtocolError::NotAnAnswer)?.iter_ones().collect();

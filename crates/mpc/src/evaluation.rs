@@ -9,7 +9,8 @@
 //!
 //! Who sees what: K_0 receives x_1 + F(seed_1) − F(seed_2) and does not know seed_2; K_1 receives
 //! x_2 + F(seed_2) − F(seed_0) and, in step 1, bits masked by F(seed_0), and does not know seed_0; products are masked as
-//! `sharing` says. So everything a holder receives before the opening is uniform to it, whatever the inputs are, and it
+//! `sharing` says. Random bits of a circuit cost no message: component i is F(seed_i), and each holder lacks one of the
+//! three. So everything a holder receives before the opening is uniform to it, whatever the inputs are, and it
 //! stays so if a peer sends wrong messages: a wrong message can spoil the result, not reveal an input. In the opening
 //! the two copies of the component that a holder lacks must agree; one wrong copy names the pair and opens nothing here.
 
@@ -22,9 +23,10 @@ use zeroize::{Zeroize, Zeroizing};
 use crate::circuit::{Circuit, Wires};
 use crate::error::ProtocolError;
 use crate::lanes::{Lanes, transpose};
-use crate::sharing::{PairwiseSeeds, Share, holds_constants, local_product, stream, zero_bits, zero_numbers};
+use crate::sharing::{PairwiseSeeds, Share, ZeroNumbers, holds_constants, local_product, stream, zero_bits};
 
 const DEAL: &str = "veilmatch/mpc/deal";
+const RANDOM: &str = "veilmatch/mpc/random";
 
 /// A message to a peer.
 #[derive(Clone, PartialEq, Eq)]
@@ -141,8 +143,8 @@ impl Evaluation {
         }
         let steps = u32::try_from(circuit.rounds()).map_err(|_| ProtocolError::StepsExhausted)?;
         first_step.checked_add(steps).filter(|last| *last < u32::MAX).ok_or(ProtocolError::StepsExhausted)?;
-        let zeros = zero_numbers(seeds, &session, first_step, circuit.inputs());
-        mask_inputs(&circuit, &mut inputs, &zeros);
+        let mut zeros = ZeroNumbers::new(seeds, &session, first_step);
+        mask_inputs(&circuit, &mut inputs, |width, numbers| zeros.add_to(width, numbers));
         let wires = Wires::new(&circuit);
         let mut evaluation = Evaluation {
             party,
@@ -412,7 +414,7 @@ impl Evaluation {
         match self.party {
             Party::K0 => {
                 let Some(theirs) = self.early_inputs(Party::K1) else { return Ok(false) };
-                let sum = Zeroizing::new(self.add_inputs(&theirs));
+                let sum = self.add_inputs(theirs);
                 let mask = self.deal_mask(&self.seeds.own);
                 let dealt = self.dealt_planes(&sum, &mask);
                 let mut payload = Lanes::with_capacity(self.circuit.input_bits());
@@ -446,15 +448,14 @@ impl Evaluation {
         planes
     }
 
-    /// u_0 + u_1 modulo 2^w.
-    fn add_inputs(&self, theirs: &[u64]) -> Vec<u64> {
-        let mut pairs = self.masked.iter().zip(theirs);
-        let mut sum = Vec::with_capacity(theirs.len());
+    /// u_0 + u_1 modulo 2^w, in the place of u_1.
+    fn add_inputs(&self, mut theirs: Zeroizing<Vec<u64>>) -> Zeroizing<Vec<u64>> {
+        let mut pairs = theirs.iter_mut().zip(self.masked.iter());
         for shape in self.circuit.inputs() {
             let mask = width_mask(shape.width);
-            sum.extend(pairs.by_ref().take(shape.lanes).map(|(a, b)| a.wrapping_add(*b) & mask));
+            pairs.by_ref().take(shape.lanes).for_each(|(a, b)| *a = a.wrapping_add(*b) & mask);
         }
-        sum
+        theirs
     }
 
     /// The mask of dealt bits, from seed 0, which K_0 and K_2 share.
@@ -484,6 +485,14 @@ impl Evaluation {
 
     fn enter_level_zero(&mut self, send: &mut Vec<Outgoing>) -> Result<(), ProtocolError> {
         self.masked.zeroize();
+        // Component i is expanded from seed i, which K_{i+1} does not know: to each holder one component is uniform.
+        let circuit = Arc::clone(&self.circuit);
+        let mut own = stream(&self.seeds.own, RANDOM, &self.session, self.first_step);
+        let mut next = stream(&self.seeds.next, RANDOM, &self.session, self.first_step);
+        for (wire, lanes) in circuit.randoms() {
+            let (own, next) = (Lanes::pseudo_random(&mut own, lanes), Lanes::pseudo_random(&mut next, lanes));
+            self.wires.put(wire, Share { own, next });
+        }
         self.run_linear(0)?;
         self.enter_level(1, send)
     }
@@ -608,13 +617,17 @@ fn width_mask(width: u32) -> u64 {
     if width >= 64 { u64::MAX } else { (1 << width) - 1 }
 }
 
-/// u_i = x_i + ζ_i modulo 2^w, in place. The shares of zero are an argument so that a test can show what they protect.
-fn mask_inputs(circuit: &Circuit, inputs: &mut [u64], zeros: &[u64]) {
-    let mut pairs = inputs.iter_mut().zip(zeros);
+/// u_i = x_i + ζ_i modulo 2^w, in place. Whatever adds the shares of zero, a few numbers of a width at a time, is an
+/// argument so that a test can show what they protect.
+fn mask_inputs(circuit: &Circuit, inputs: &mut [u64], mut add_zeros: impl FnMut(u32, &mut [u64])) {
+    let mut rest = inputs;
     for shape in circuit.inputs() {
         let mask = width_mask(shape.width);
-        for (value, zero) in pairs.by_ref().take(shape.lanes) {
-            *value = value.wrapping_add(*zero) & mask;
+        let (numbers, after) = rest.split_at_mut(shape.lanes.min(rest.len()));
+        rest = after;
+        for few in numbers.chunks_mut(ZeroNumbers::MOST) {
+            add_zeros(shape.width, few);
+            few.iter_mut().for_each(|number| *number &= mask);
         }
     }
 }

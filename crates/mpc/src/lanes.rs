@@ -239,9 +239,9 @@ impl Lanes {
     /// The lanes as ⌈len/8⌉ bytes, lane i at bit i mod 8 of byte i / 8, unused bits zero.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut bytes = vec![0u8; self.words.len() * 8];
-        for (chunk, word) in bytes.as_chunks_mut::<8>().0.iter_mut().zip(&self.words) {
-            *chunk = word.to_le_bytes();
+        let mut bytes = Vec::with_capacity(self.words.len() * 8);
+        for word in &self.words {
+            bytes.extend_from_slice(&word.to_le_bytes());
         }
         bytes.truncate(self.len.div_ceil(8));
         bytes

@@ -7,7 +7,8 @@
 //! rounds as its circuit is deep.
 //!
 //! - [`lanes`](Lanes): bit-sliced words. [`CircuitBuilder`], [`Circuit`]: gates, depths, the oracle in the clear.
-//! - [`decision_circuit`], [`read_answer`]: `any`, `list`, `best` on the signs of score − τ (DESIGN 5).
+//! - [`decision_circuit`], [`read_answer`]: `any`, `list`, `best` on the signs of score − τ (DESIGN 5). Where "is any of them
+//!   1" is asked, random multiples are added up instead of a tree of ORs (`counting`).
 //! - [`norm_circuit`], [`norm_inputs`], [`read_norm`], [`dot_share`]: is a sealed template a unit vector (DESIGN 3.3)?
 //! - [`Evaluation`]: messages in, messages out, openings only after [`Evaluation::approve_opening`].
 //! - [`Links`], [`Frame`], [`Inbox`]: authenticated frames for all that holders say to each other.

@@ -12,7 +12,6 @@ use veilmatch_secret::{Label, Seed, Stream};
 
 use zeroize::Zeroizing;
 
-use crate::circuit::InputShape;
 use crate::lanes::Lanes;
 
 /// The seeds that one party shares with the two others.
@@ -46,58 +45,49 @@ pub(crate) fn zero_bits(seeds: &PairwiseSeeds, session: &SessionId, step: u32, b
     zero
 }
 
-/// Additive shares of zero modulo 2^w for each input in turn, one per value, uniform in the low w bits (and in whole
-/// words of 16, 32 or 64 bits above them).
-pub(crate) fn zero_numbers(
-    seeds: &PairwiseSeeds,
-    session: &SessionId,
-    step: u32,
-    inputs: &[InputShape],
-) -> Zeroizing<Vec<u64>> {
-    const USE: &str = "veilmatch/mpc/zero/numbers";
-    let mut own = stream(&seeds.own, USE, session, step);
-    let mut next = stream(&seeds.next, USE, session, step);
-    let mut zeros = Zeroizing::new(Vec::with_capacity(inputs.iter().map(|shape| shape.lanes).sum()));
-    let (mut a, mut b) = (Zeroizing::new([0u8; 4096]), Zeroizing::new([0u8; 4096]));
-    for shape in inputs {
-        let bytes = match shape.width {
+/// Additive shares of zero modulo 2^w, for the inputs of a session in turn.
+pub(crate) struct ZeroNumbers {
+    own: Stream,
+    next: Stream,
+    buffers: Zeroizing<[[u8; ZeroNumbers::MOST * 8]; 2]>,
+}
+
+impl ZeroNumbers {
+    /// How many may be asked for at once: few enough to stay in the first cache.
+    pub(crate) const MOST: usize = 512;
+
+    pub(crate) fn new(seeds: &PairwiseSeeds, session: &SessionId, step: u32) -> Self {
+        const USE: &str = "veilmatch/mpc/zero/numbers";
+        let (own, next) = (stream(&seeds.own, USE, session, step), stream(&seeds.next, USE, session, step));
+        Self { own, next, buffers: Zeroizing::new([[0; Self::MOST * 8]; 2]) }
+    }
+
+    /// Adds one to each number of `width` bits; at most [`ZeroNumbers::MOST`] numbers. What it adds is uniform in the low
+    /// `width` bits, and shares of zero in them.
+    pub(crate) fn add_to(&mut self, width: u32, numbers: &mut [u64]) {
+        // As many bits as needed are drawn, in whole words of 16, 32 or 64.
+        let bytes = match width {
             0..=16 => 2,
             17..=32 => 4,
             _ => 8,
         };
-        let mut left = shape.lanes;
-        while left > 0 {
-            let count = left.min(a.len() / bytes);
-            let (Some(a), Some(b)) = (a.get_mut(..count * bytes), b.get_mut(..count * bytes)) else { break };
-            own.fill(a);
-            next.fill(b);
-            match bytes {
-                2 => zeros.extend(
-                    a.as_chunks()
-                        .0
-                        .iter()
-                        .zip(b.as_chunks().0)
-                        .map(|(a, b)| u64::from(u16::from_le_bytes(*a).wrapping_sub(u16::from_le_bytes(*b)))),
-                ),
-                4 => zeros.extend(
-                    a.as_chunks()
-                        .0
-                        .iter()
-                        .zip(b.as_chunks().0)
-                        .map(|(a, b)| u64::from(u32::from_le_bytes(*a).wrapping_sub(u32::from_le_bytes(*b)))),
-                ),
-                _ => zeros.extend(
-                    a.as_chunks()
-                        .0
-                        .iter()
-                        .zip(b.as_chunks().0)
-                        .map(|(a, b)| u64::from_le_bytes(*a).wrapping_sub(u64::from_le_bytes(*b))),
-                ),
-            }
-            left -= count;
+        let [a, b] = &mut *self.buffers;
+        let length = numbers.len().min(Self::MOST) * bytes;
+        let (Some(a), Some(b)) = (a.get_mut(..length), b.get_mut(..length)) else { return };
+        self.own.fill(a);
+        self.next.fill(b);
+        match bytes {
+            2 => add_differences(numbers, a.as_chunks().0, b.as_chunks().0, |word| u64::from(u16::from_le_bytes(word))),
+            4 => add_differences(numbers, a.as_chunks().0, b.as_chunks().0, |word| u64::from(u32::from_le_bytes(word))),
+            _ => add_differences(numbers, a.as_chunks().0, b.as_chunks().0, u64::from_le_bytes),
         }
     }
-    zeros
+}
+
+fn add_differences<const N: usize>(numbers: &mut [u64], a: &[[u8; N]], b: &[[u8; N]], read: impl Fn([u8; N]) -> u64) {
+    for (number, (a, b)) in numbers.iter_mut().zip(a.iter().zip(b)) {
+        *number = number.wrapping_add(read(*a)).wrapping_sub(read(*b));
+    }
 }
 
 /// This party's share of x·y before it is masked, word by word.
@@ -132,18 +122,22 @@ mod tests {
             sum.xor_with(&zero_bits(s, &session, 7, 130));
         }
         assert!(!sum.any());
-        let shapes = [(5, 3000), (16, 70), (20, 5), (32, 2000), (48, 1000), (64, 9)];
-        let shapes = shapes.map(|(width, lanes)| InputShape { width, lanes });
-        let numbers = seeds.each_ref().map(|s| zero_numbers(s, &session, 7, &shapes));
-        let widths: Vec<u32> = shapes.iter().flat_map(|s| vec![s.width; s.lanes]).collect();
-        let mut high = 0;
-        for (i, width) in widths.iter().enumerate() {
-            let sum = numbers.iter().fold(0u64, |a, n| a.wrapping_add(n[i]));
-            assert_eq!(sum << (64 - width), 0, "number {i} of {width} bits");
-            high += usize::from(numbers[0][i] >> (width - 1) & 1 == 1);
+        let mut zeros = seeds.each_ref().map(|s| ZeroNumbers::new(s, &session, 7));
+        let (mut high, mut count) = (0, 0);
+        for (width, lanes) in [(5, 500), (16, 70), (16, 512), (20, 5), (32, 400), (48, 512), (64, 9)] {
+            let drawn = zeros.each_mut().map(|zeros| {
+                let mut numbers = vec![0; lanes];
+                zeros.add_to(width, &mut numbers);
+                numbers
+            });
+            for i in 0..lanes {
+                let sum = drawn.iter().fold(0u64, |sum, numbers| sum.wrapping_add(numbers[i]));
+                assert_eq!(sum << (64 - width), 0, "number {i} of {width} bits");
+                high += usize::from(drawn[0][i] >> (width - 1) & 1 == 1);
+                count += 1;
+            }
         }
-        assert_eq!(numbers[0].len(), widths.len());
-        assert!(crate::testing::like_coins(high, widths.len()), "the top bit is a coin: {high} of {}", widths.len());
+        assert!(crate::testing::like_coins(high, count), "the top bit is a coin: {high} of {count}");
         assert_ne!(zero_bits(&seeds[0], &session, 7, 130), zero_bits(&seeds[0], &session, 8, 130));
     }
 

@@ -18,11 +18,8 @@ use std::collections::BTreeMap;
 
 use crate::addition::greater;
 use crate::circuit::{CircuitBuilder, Wire};
-use crate::counting::any_of_rows;
+use crate::counting::{GATES_PER_ROUND, any_of_rows, sum_of_rows};
 
-/// AND gates per holder that take as long as one more round: a third of a millisecond between services, at about one
-/// nanosecond a gate on a core that three holders share.
-const GATES_PER_ROUND: u64 = 400_000;
 /// Most that meet at once; more never pays, and circuits grow with the square.
 const MOST: usize = 128;
 
@@ -60,7 +57,7 @@ fn least_cost(lanes: usize, bits: usize, known: &mut BTreeMap<usize, (u64, usize
         let taken = if ends { bits } else { 2 * bits } as u64;
         let per_group = others * (others + 1) / 2 * comparison + others * (others.saturating_sub(1) + taken);
         let rest = if ends { 0 } else { least_cost(groups, bits, known) };
-        let cost = groups as u64 * per_group + u64::from(rounds) * GATES_PER_ROUND + rest;
+        let cost = groups as u64 * per_group + u64::from(rounds) * GATES_PER_ROUND as u64 + rest;
         least = least.min((cost, size));
         if ends || size >= MOST {
             break;
@@ -185,24 +182,6 @@ fn taken(builder: &mut CircuitBuilder, wins: Wire, plane: Wire, groups: usize, c
     let change = sum_of_rows(builder, change, rows, groups);
     let base = counts.map_or(first, |counts| builder.and(first, counts));
     builder.xor(base, change)
-}
-
-/// The sum modulo 2 of `rows` rows of `columns` lanes.
-fn sum_of_rows(builder: &mut CircuitBuilder, mut wire: Wire, mut rows: usize, columns: usize) -> Wire {
-    while rows > 1 {
-        let (half, odd) = (rows / 2, rows % 2);
-        let low = builder.slice(wire, 0, half * columns);
-        let high = builder.slice(wire, half * columns, half * columns);
-        let joined = builder.xor(low, high);
-        wire = if odd == 1 {
-            let rest = builder.slice(wire, 2 * half * columns, columns);
-            builder.concat(&[joined, rest])
-        } else {
-            joined
-        };
-        rows = half + odd;
-    }
-    wire
 }
 
 #[cfg(test)]

@@ -310,8 +310,8 @@ fn gates_and_rounds_are_those_of_the_documentation() {
         let circuit = norm_circuit(templates, dimension);
         (circuit.and_bits(), circuit.rounds())
     };
-    assert_eq!([cost(1, 64), cost(1, 512), cost(1, 1024)], [(17_419, 18), (137_483, 21), (274_699, 22)]);
-    assert_eq!(cost(16, 512), (16 * 137_483, 21));
+    assert_eq!([cost(1, 64), cost(1, 512), cost(1, 1024)], [(25_674, 11), (202_186, 11), (403_914, 11)]);
+    assert_eq!(cost(16, 512), (2_716_848, 12));
 }
 
 #[test]
@@ -321,5 +321,8 @@ fn what_has_another_shape_is_not_a_verdict() {
     {
         assert_eq!(read_norm(&opened), Err(ProtocolError::NotAnAnswer));
     }
-    assert_eq!(read_norm(&[vec![Lanes::from_fn(3, |t| t == 1)]]), Ok(vec![true, false, true]));
+    assert_eq!(read_norm(&[vec![Lanes::zeros(65)]]), Err(ProtocolError::NotAnAnswer));
+    for bit in [1, 3 * 5 + 1, 3 * 63 + 1] {
+        assert_eq!(read_norm(&[vec![Lanes::from_fn(3 * 64, |i| i == bit)]]), Ok(vec![true, false, true]));
+    }
 }
