@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use serde::Serialize;
-use veilmatch_domain::{Dimension, Embedding, Threshold};
+use veilmatch_domain::{Dimension, Threshold};
 use veilmatch_glwe::{GLWE_2048_V1, Layout, decision_noise};
 use veilmatch_preselect::{Coarse, Person, Rotation, Settings, calibrate, halves};
 
@@ -24,8 +24,8 @@ Examples:
 
 labels.csv has the columns `row,label`; rows count from 0. A person's first row
 is the template, the others are probes. Without --rotation, principal components
-are fitted on the half of the people that thresholds are chosen on; a rotation
-that was fitted on these very people makes the result look better than it is.";
+are fitted on a quarter of the people, who take no other part: thresholds chosen
+on people whom the rotation was fitted on are too high for everybody else.";
 
 /// β of the large layout, whose noise and bodies are reckoned with.
 const BETA: usize = 4;
@@ -208,16 +208,18 @@ fn measure(arguments: &CalibrateArguments, progress: &Progress) -> Result<Calibr
     for (row, label) in input::labels(&arguments.labels, embeddings.len())? {
         people.entry(label).or_default().push(row);
     }
-    let (calibration, reported) = halves(people.into_values().collect(), arguments.seed);
+    let (mut calibration, reported) = halves(people.into_values().collect(), arguments.seed);
     let bar = progress.stage("rotate", embeddings.len());
     let (rotation, name) = match arguments.rotated.read()? {
         _ if arguments.unrotated => (None, "not rotated"),
         Some(rotation) => (Some(rotation), "rotated by the file that was given"),
         None => {
-            let own: Vec<Embedding> =
-                calibration.iter().flatten().filter_map(|&row| embeddings.get(row).cloned()).collect();
-            let fitted = Rotation::fit(&own).map_err(|e| bad(Box::new(e)))?;
-            (Some(fitted), "rotated by principal components of the calibration half")
+            // Whom it is fitted on has more in the first coordinates than others: nobody else may be judged by them.
+            let (fitting, rest) = halves(calibration, arguments.seed.wrapping_add(1));
+            calibration = rest;
+            let rows = fitting.iter().flatten().filter_map(|&row| embeddings.get(row).cloned());
+            let fitted = Rotation::fit(&rows.collect::<Vec<_>>()).map_err(|e| bad(Box::new(e)))?;
+            (Some(fitted), "rotated by principal components of other people")
         }
     };
     let turned = match &rotation {
@@ -308,18 +310,19 @@ mod tests {
 
     #[test]
     fn synthetic_people_are_calibrated_and_described() {
-        let people = synthetic::people(150, 2, Dimension::new(64).unwrap(), 3).unwrap();
+        let people = synthetic::people(300, 2, Dimension::new(64).unwrap(), 3).unwrap();
         let values: Vec<f32> = people.iter().flatten().flat_map(|e| e.values().to_vec()).collect();
         let data: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-        let npy = npy_bytes("{'descr': '<f4', 'fortran_order': False, 'shape': (300, 64), }", &data);
-        let table: String = (0..300).map(|row| format!("{row},p{}\n", row / 2)).collect();
+        let npy = npy_bytes("{'descr': '<f4', 'fortran_order': False, 'shape': (600, 64), }", &data);
+        let table: String = (0..600).map(|row| format!("{row},p{}\n", row / 2)).collect();
         let labels = format!("row,label\n{table}");
         let (_folder, [x, l]) = files([("x.npy", npy.as_slice()), ("l.csv", labels.as_bytes())]);
         let calibrated = measure(&arguments(x.clone(), l.clone(), &[16, 48]), &Progress::hidden()).unwrap();
-        assert_eq!((calibrated.gallery, calibrated.probes, calibrated.widths.len()), (75, 75, 2));
+        assert_eq!((calibrated.gallery, calibrated.probes, calibrated.widths.len()), (150, 150, 2));
         let [narrow, wide] = [&calibrated.widths[0], &calibrated.widths[1]];
         assert!(narrow.candidates_mean >= wide.candidates_mean, "{calibrated:?}");
-        assert!(wide.recall > 0.9 && wide.read_packed <= 1.0 && wide.read_ideal >= 0.75);
+        assert!(wide.recall > 0.9, "{wide:?}");
+        assert!(wide.read_ideal >= 0.75 && wide.read_ideal <= wide.read_packed && wide.read_packed < 1.0 + 1e-9);
         let text = calibrated.text();
         assert!(text.contains("What the matcher would learn") && text.contains("of 1,000,000"), "{text}");
         let object: serde_json::Value = serde_json::from_str(&calibrated.json().unwrap()).unwrap();

@@ -31,7 +31,7 @@ Examples:
   veilmatch bench scan --gallery 100000 --probes 1,8,32 --json > scan-100000.json
 
 `ratio` is encrypted time over f32 time; below 1 the encrypted scan is the faster
-one. Memory: about 4.5 times DIM bytes for each template, twice.";
+one. Memory: about 9 times DIM bytes for each template.";
 
 /// Arguments of `bench scan`.
 #[derive(Clone, Debug, Args)]
