@@ -1,11 +1,13 @@
 //! Fills a store and says what it costs: `cargo run --release -p veilmatch-gallery --example fill -- 100000 [folder]`.
 //!
+//! A folder that is filled already is only loaded: what a start takes, in a process that did nothing else.
+//!
 //! Sealed templates are random bytes of the size of a 512-dimensional one; groups are full ones of 8,192.
 
 #![expect(clippy::print_stdout, reason = "a measurement prints what it finds")]
 
 use std::error::Error;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -39,7 +41,39 @@ fn main() -> Result<(), Box<dyn Error>> {
     let count: usize = arguments.next().map_or(Ok(100_000), |text| text.parse())?;
     let temporary = tempfile::tempdir()?;
     let folder = arguments.next().map_or_else(|| temporary.path().join("gallery"), PathBuf::from);
+    if !folder.join("gallery.redb").exists() {
+        fill(&folder, count)?;
+    }
+    let before = resident();
+    let begin = Instant::now();
     let store = DiskStorage::open(&folder)?;
+    let opened = begin.elapsed();
+    let image = store.load()?;
+    let statistics = store.statistics()?;
+    let count = statistics.templates as usize;
+    println!("open {opened:.1?}, load {:.1?}", begin.elapsed() - opened);
+    let index_bytes = statistics.index_bytes as f64;
+    // Pages of the index are the page cache's; what the process has of its own comes on top.
+    let own = (resident().0 - before.0) as f64;
+    println!(
+        "memory beside the index: {:.0} bytes per template; index and memory together {:.2} times the index",
+        own / count.max(1) as f64,
+        (index_bytes + own) / index_bytes
+    );
+    let groups: Vec<_> = image.collections.values().flat_map(|c| c.index.groups()).collect();
+    let sum = || groups.iter().flat_map(|g| g.packed.bodies.iter()).fold(0u32, |sum, word| sum.wrapping_add(*word));
+    let (first, mapped) = (timed_value(sum), timed_value(sum));
+    let heap: Vec<Vec<u32>> = groups.iter().map(|g| g.packed.bodies.to_vec()).collect();
+    let in_memory = timed_value(|| heap.iter().flatten().fold(0u32, |sum, word| sum.wrapping_add(*word)));
+    println!("read the index once: mapped {:.1?} at first, then {:.1?}; heap {:.1?}", first.1, mapped.1, in_memory.1);
+    if first.0 != in_memory.0 {
+        return Err("the map and its copy differ".into());
+    }
+    Ok(())
+}
+
+fn fill(folder: &Path, count: usize) -> Result<(), Box<dyn Error>> {
+    let store = DiskStorage::open(folder)?;
     let collection = CollectionId::new("faces")?;
     let description = Description {
         dimension: Dimension::new(DIMENSION)?,
@@ -104,23 +138,17 @@ fn main() -> Result<(), Box<dyn Error>> {
         per_template(length),
         per_template(statistics.index_bytes)
     );
-    drop(store);
-
-    let begin = Instant::now();
-    let store = DiskStorage::open(&folder)?;
-    let opened = begin.elapsed();
-    let image = store.load()?;
-    println!("open {opened:.1?}, load {:.1?}", begin.elapsed() - opened);
-    let groups: Vec<_> = image.collections.values().flat_map(|c| c.index.groups()).collect();
-    let sum = || groups.iter().flat_map(|g| g.packed.bodies.iter()).fold(0u32, |sum, word| sum.wrapping_add(*word));
-    let (first, mapped) = (timed_value(sum), timed_value(sum));
-    let heap: Vec<Vec<u32>> = groups.iter().map(|g| g.packed.bodies.to_vec()).collect();
-    let in_memory = timed_value(|| heap.iter().flatten().fold(0u32, |sum, word| sum.wrapping_add(*word)));
-    println!("read the index once: mapped {:.1?} at first, then {:.1?}; heap {:.1?}", first.1, mapped.1, in_memory.1);
-    if first.0 != in_memory.0 {
-        return Err("the map and its copy differ".into());
-    }
     Ok(())
+}
+
+/// Resident memory of this process in bytes: its own, and that of mapped files.
+fn resident() -> (u64, u64) {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let kilobytes = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or_default()
+    };
+    (kilobytes("RssAnon:") * 1024, kilobytes("RssFile:") * 1024)
 }
 
 fn timed<E>(work: impl FnOnce() -> Result<(), E>) -> Result<Duration, E> {

@@ -69,6 +69,20 @@ impl CollectionIndex {
         true
     }
 
+    /// An index of templates as they are stored, in order; their groups are [committed](Self::commit) next, then
+    /// [`note_pending`](Self::note_pending).
+    pub(crate) fn of_templates(templates: Vec<(SubjectId, TemplateDigest)>) -> Self {
+        // Built at once from sorted rows: a million single insertions take seconds of a start.
+        let stored = |(subject, digest)| (subject, StoredTemplate { digest, group: None });
+        Self { templates: templates.into_iter().map(stored).collect(), ..Self::default() }
+    }
+
+    /// Finds the templates that no group holds.
+    pub(crate) fn note_pending(&mut self) {
+        let pending = self.templates.iter().filter(|(_, template)| template.group.is_none());
+        self.pending = pending.map(|(subject, _)| subject.clone()).collect();
+    }
+
     /// Removes a subject's template; the group that held it must be rebuilt or dropped.
     pub fn remove(&mut self, subject: &SubjectId) -> Option<StoredTemplate> {
         let removed = self.templates.remove(subject)?;

@@ -19,12 +19,7 @@ pub(crate) type FindBodies<'a> = dyn Fn(&BodiesName, &GroupRow) -> Option<Bodies
 /// Reads everything but the sealed templates.
 pub(crate) fn read_image(rows: &impl Rows, find: &FindBodies<'_>) -> Result<Image, StorageError> {
     let mut collections = read_collections(rows)?;
-    rows.scan(Table::Templates, &mut |key, value| {
-        let (collection, rest) = read_collection(key, "the key of a template")?;
-        let digest: TemplateDigest = decode(value, "a template")?;
-        image_of(&mut collections, &collection)?.index.insert(read_subject(rest)?, digest);
-        Ok(())
-    })?;
+    read_templates(rows, &mut collections)?;
     rows.scan(Table::Revisions, &mut |key, value| {
         let (collection, rest) = read_collection(key, "the key of a revision")?;
         let revision: Revision = decode(value, "a revision")?;
@@ -32,6 +27,7 @@ pub(crate) fn read_image(rows: &impl Rows, find: &FindBodies<'_>) -> Result<Imag
         Ok(())
     })?;
     read_groups(rows, find, &mut collections)?;
+    collections.values_mut().for_each(|image| image.index.note_pending());
     let intents = read_intents(rows, find, &mut collections)?;
     let mut erased = BTreeMap::new();
     rows.scan(Table::Erased, &mut |key, value| {
@@ -51,8 +47,8 @@ pub(crate) fn named_bodies(rows: &impl Rows) -> Result<Vec<BodiesName>, StorageE
     let mut names = Vec::new();
     rows.scan(Table::Groups, &mut |key, value| {
         let (collection, rest) = read_collection(key, "the key of a group")?;
-        let row: GroupRow = decode(value, "a group")?;
-        names.push(BodiesName { collection, group: read_group(rest)?, revision: row.revision });
+        let revision = GroupRow::revision_of(value)?;
+        names.push(BodiesName { collection, group: read_group(rest)?, revision });
         Ok(())
     })?;
     rows.scan(Table::Intents, &mut |_, value| {
@@ -95,6 +91,20 @@ fn read_collections(rows: &impl Rows) -> Result<Images, StorageError> {
         Ok(())
     })?;
     Ok(collections)
+}
+
+fn read_templates(rows: &impl Rows, collections: &mut Images) -> Result<(), StorageError> {
+    let mut templates: BTreeMap<CollectionId, Vec<(SubjectId, TemplateDigest)>> = BTreeMap::new();
+    rows.scan(Table::Templates, &mut |key, value| {
+        let (collection, rest) = read_collection(key, "the key of a template")?;
+        let digest: TemplateDigest = decode(value, "a template")?;
+        templates.entry(collection).or_default().push((read_subject(rest)?, digest));
+        Ok(())
+    })?;
+    for (collection, templates) in templates {
+        image_of(collections, &collection)?.index = CollectionIndex::of_templates(templates);
+    }
+    Ok(())
 }
 
 fn image_of<'i>(images: &'i mut Images, collection: &CollectionId) -> Result<&'i mut CollectionImage, StorageError> {

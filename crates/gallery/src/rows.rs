@@ -98,6 +98,13 @@ pub(crate) struct GroupRow {
     pub checksum: [u8; 32],
 }
 
+impl GroupRow {
+    /// The revision of a row, without reading its members: it stands first.
+    pub(crate) fn revision_of(mut row: &[u8]) -> Result<Revision, StorageError> {
+        Revision::deserialize(&mut row).map_err(|_| damaged("a group"))
+    }
+}
+
 /// An intent but for what it stores elsewhere.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub(crate) enum IntentRow {

@@ -5,7 +5,7 @@
 //! never waits for a disk or a core. A request that finds the channel full is refused at once: load turns into
 //! RESOURCE_EXHAUSTED, not into memory.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc as channel};
 use std::time::Instant;
@@ -347,6 +347,7 @@ impl Core {
             ("veilmatch_searches_held", progress.held),
             ("veilmatch_changes_waiting", progress.waiting),
             ("veilmatch_events_waiting", EVENTS - self.events.capacity()),
+            ("veilmatch_index_at_rest", usize::from(progress.at_rest)),
         ] {
             metrics::gauge!(name).set(value as f64);
         }
@@ -355,7 +356,10 @@ impl Core {
             metrics::gauge!("veilmatch_templates", "collection" => collection.clone()).set(index.len() as f64);
             metrics::gauge!("veilmatch_templates_pending", "collection" => collection.clone())
                 .set(index.pending().len() as f64);
-            metrics::gauge!("veilmatch_groups", "collection" => collection).set(index.groups().count() as f64);
+            metrics::gauge!("veilmatch_groups", "collection" => collection.clone()).set(index.groups().count() as f64);
+            // A search costs a probe for each: more than one is a collection on its way to another width.
+            let widths: BTreeSet<usize> = index.groups().map(|group| group.packed.layout.beta()).collect();
+            metrics::gauge!("veilmatch_block_widths", "collection" => collection).set(widths.len() as f64);
         }
     }
 }
