@@ -12,6 +12,8 @@
 //! S_p = S_x·√(N/β). F_x is rounded down first and F_p is chosen afterwards to hit the same S for every β (within
 //! 4·10⁻⁵), so that scores of groups with different layouts can be compared with each other.
 
+use std::sync::OnceLock;
+
 use veilmatch_domain::Threshold;
 use veilmatch_kernels::{Ring, round_to_power_of_two};
 use veilmatch_sealed::COORDINATE_SCALE;
@@ -77,14 +79,17 @@ impl Scales {
 }
 
 impl Parameters {
-    /// The ring R_q of this set.
+    /// The ring R_q of this set. Its tables are made once per process: that takes a millisecond.
     ///
     /// # Panics
     /// Never for the sets of this crate: a test builds each of them.
     #[must_use]
     #[expect(clippy::expect_used, reason = "constants of this crate, each built by a test")]
     pub fn ring(&self) -> Ring {
-        Ring::new(self.degree, self.modulus).expect("a named parameter set has a transform")
+        static FIRST: OnceLock<Ring> = OnceLock::new();
+        let make = || Ring::new(self.degree, self.modulus).expect("a named parameter set has a transform");
+        let first = FIRST.get_or_init(make);
+        if (first.degree(), first.modulus()) == (self.degree, self.modulus) { first.clone() } else { make() }
     }
 
     /// The scales for a block width β (see the module documentation).

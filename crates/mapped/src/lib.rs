@@ -105,13 +105,43 @@ impl AsRef<[u32]> for MappedWords {
     }
 }
 
-/// A file of words behind a header, read into memory of the process's own: in huge pages where the system grants them,
-/// which a file's pages are not. A scan of the packed index is a third faster so; see docs/performance.md.
+/// Words in memory of the process's own that nobody changes any more: in huge pages where the system grants them.
+#[derive(Debug)]
+pub struct HugeWords {
+    memory: Mmap,
+    bytes: usize,
+}
+
+impl HugeWords {
+    /// Room for `words` words, all zero at first, that `fill` writes; its error is passed on.
+    ///
+    /// # Errors
+    /// [`io::Error`]: [`ErrorKind::OutOfMemory`] if there is no memory, or what `fill` says.
+    pub fn filled(words: usize, fill: impl FnOnce(&mut [u32]) -> io::Result<()>) -> io::Result<Self> {
+        let bytes = words.checked_mul(WORD).ok_or(ErrorKind::OutOfMemory)?;
+        // An empty map is refused by the system.
+        let mut memory = MmapMut::map_anon(bytes.max(WORD))?;
+        // Before the first touch, which decides the page's size. A kernel without huge pages loses nothing.
+        let _ = memory.advise(Advice::HugePage);
+        let room = memory.get_mut(..bytes).ok_or(ErrorKind::InvalidData)?;
+        // A map begins at a page, so the words are aligned.
+        fill(bytemuck::try_cast_slice_mut(room).map_err(|_| ErrorKind::InvalidData)?)?;
+        Ok(Self { memory: memory.make_read_only()?, bytes })
+    }
+}
+
+impl AsRef<[u32]> for HugeWords {
+    fn as_ref(&self) -> &[u32] {
+        bytemuck::try_cast_slice(self.memory.get(..self.bytes).unwrap_or_default()).unwrap_or_default()
+    }
+}
+
+/// A file of words behind a header, read into memory as [`HugeWords`]: pages of a file are not huge, and a scan of
+/// the packed index is a good deal faster so (docs/performance.md).
 #[derive(Debug)]
 pub struct ResidentWords {
     header: Vec<u8>,
-    memory: Mmap,
-    bytes: usize,
+    words: HugeWords,
 }
 
 impl ResidentWords {
@@ -122,18 +152,14 @@ impl ResidentWords {
     /// is no memory.
     pub fn read(path: &Path, header: usize, words: usize) -> io::Result<Self> {
         let mut file = File::open(path)?;
-        let bytes = words.checked_mul(WORD).ok_or(ErrorKind::InvalidData)?;
-        if bytes.checked_add(header).map(|e| e as u64) != Some(file.metadata()?.len()) {
+        let length = words.checked_mul(WORD).and_then(|bytes| bytes.checked_add(header));
+        if length.map(|length| length as u64) != Some(file.metadata()?.len()) {
             return Err(ErrorKind::InvalidData.into());
         }
         let mut head = vec![0; header];
         file.read_exact(&mut head)?;
-        // An empty map is refused by the system.
-        let mut memory = MmapMut::map_anon(bytes.max(WORD))?;
-        // Before the first touch, which decides the page's size. A kernel without huge pages loses nothing.
-        let _ = memory.advise(Advice::HugePage);
-        file.read_exact(memory.get_mut(..bytes).ok_or(ErrorKind::InvalidData)?)?;
-        Ok(Self { header: head, memory: memory.make_read_only()?, bytes })
+        let words = HugeWords::filled(words, |room| file.read_exact(bytemuck::cast_slice_mut(room)))?;
+        Ok(Self { header: head, words })
     }
 
     /// The header's bytes.
@@ -145,8 +171,7 @@ impl ResidentWords {
 
 impl AsRef<[u32]> for ResidentWords {
     fn as_ref(&self) -> &[u32] {
-        // A map begins at a page, so the words are aligned.
-        bytemuck::try_cast_slice(self.memory.get(..self.bytes).unwrap_or_default()).unwrap_or_default()
+        self.words.as_ref()
     }
 }
 

@@ -4,6 +4,7 @@
 //! scan, and reading as many bytes as the index has. The order of the four rotates from one round to the next.
 
 use std::hint::black_box;
+use std::sync::Arc;
 use std::time::Instant;
 
 use clap::Args;
@@ -15,6 +16,7 @@ use veilmatch_glwe::{
     Bodies, GLWE_2048_V1, Layout, PackedGroup, Parameters, ProbeCiphertext, scan_groups, uniform_polynomial,
 };
 use veilmatch_kernels::{BodyLayout, Kernel, LengthError, Ring, ScanProbe, baseline, scan, scan_reference, to_bytes};
+use veilmatch_mapped::HugeWords;
 use veilmatch_secret::Stream;
 
 use super::genuine::{self, Checked};
@@ -172,9 +174,11 @@ struct Galleries {
     dimension: usize,
     groups: Vec<PackedGroup>,
     probes: Vec<ProbeCiphertext>,
-    single: Vec<f32>,
+    /// f32 values.
+    single: HugeWords,
     single_probes: Vec<Vec<f32>>,
-    bytes: Vec<i8>,
+    /// 8-bit values, four to a word.
+    bytes: HugeWords,
     byte_probes: Vec<Vec<i8>>,
 }
 
@@ -184,19 +188,25 @@ impl Galleries {
         let parameters = GLWE_2048_V1;
         let layouts = layouts(&parameters, dimension, gallery);
         let index: usize = layouts.iter().map(|l| l.blocks(dimension) * l.rank() * parameters.degree * 4).sum();
-        fits_memory((index + gallery * dimension.get() * 5) as u64)?;
+        fits_memory((index + gallery * dimension.get() * 9) as u64)?;
         let bar = progress.stage("fill the galleries", layouts.len());
         let groups = layouts.into_par_iter().enumerate().map(|(number, layout)| {
             bar.step();
             group(&parameters, number, layout, dimension)
         });
-        let groups = groups.collect::<Result<Vec<_>, _>>().map_err(wrong)?;
+        let groups = groups.collect::<Result<Vec<_>, CliError>>()?;
         let narrow = layout_for(&parameters, dimension, gallery).blocks(dimension);
         let side = |probe: usize, side: u64| polynomials(&parameters, narrow, 1 << 40 | (probe as u64) << 1 | side);
         let probes_encrypted = (0..probes).map(|p| ProbeCiphertext { masks: side(p, 0), bodies: side(p, 1) }).collect();
         let d = dimension.get();
-        let single: Vec<f32> = floats(gallery * d, 1 << 50);
-        let bytes = single.par_iter().map(|&v| (v * 127.0) as i8).collect();
+        let values = floats(gallery * d, 1 << 50);
+        // All of them in huge pages, as the matcher's index is: one side must not have an advantage.
+        let single = huge(gallery * d, |room| bytemuck::cast_slice_mut(room).copy_from_slice(&values))?;
+        let bytes = huge((gallery * d).div_ceil(4), |room| {
+            let room: &mut [i8] = bytemuck::cast_slice_mut(room);
+            room.par_iter_mut().zip(&values).for_each(|(byte, &v)| *byte = (v * 127.0) as i8);
+        })?;
+        drop(values);
         let single_probes: Vec<Vec<f32>> = (0..probes).map(|p| floats(d, 1 << 51 | p as u64)).collect();
         let byte_probes = single_probes.iter().map(|p| p.iter().map(|&v| (v * 127.0) as i8).collect()).collect();
         Ok(Self {
@@ -257,14 +267,17 @@ impl Galleries {
 
     fn plaintext_f32(&self, probes: usize) -> Result<f64, CliError> {
         let probes: Vec<&[f32]> = self.single_probes.iter().take(probes).map(Vec::as_slice).collect();
-        timed(|| baseline::scan_f32(self.kernel, self.dimension, &self.single, &probes))
+        let gallery = bytemuck::cast_slice(self.single.as_ref());
+        timed(|| baseline::scan_f32(self.kernel, self.dimension, gallery, &probes))
     }
 
     fn plaintext_int8(&self, probes: usize) -> Result<f64, CliError> {
         let probes = self.byte_probes.get(..probes).unwrap_or_default();
+        let values: &[i8] = bytemuck::cast_slice(self.bytes.as_ref());
+        let gallery = values.get(..self.gallery * self.dimension).unwrap_or_default();
         timed(|| {
             probes.iter().try_fold(0, |done, probe| {
-                baseline::scan_i8(self.kernel, self.dimension, &self.bytes, probe).map(|scores| done + scores.len())
+                baseline::scan_i8(self.kernel, self.dimension, gallery, probe).map(|scores| done + scores.len())
             })
         })
     }
@@ -340,11 +353,21 @@ fn group(
     number: usize,
     layout: Layout,
     dimension: Dimension,
-) -> Result<PackedGroup, LengthError> {
+) -> Result<PackedGroup, CliError> {
     let count = layout.blocks(dimension) * layout.rank();
     let natural = polynomials(parameters, count, (number as u64) << 20);
-    let bodies = Bodies::arranged(parameters, layout, dimension, &natural)?;
+    let arranged = Bodies::arranged(parameters, layout, dimension, &natural).map_err(wrong)?;
+    let bodies = Bodies::shared(Arc::new(huge(arranged.len(), |room| room.copy_from_slice(&arranged))?));
     Ok(PackedGroup { group: GroupId(number as u64), revision: Revision(0), epoch: Epoch(0), layout, bodies })
+}
+
+/// Words in huge pages where the system grants them.
+fn huge(words: usize, fill: impl FnOnce(&mut [u32])) -> Result<HugeWords, CliError> {
+    HugeWords::filled(words, |room| {
+        fill(room);
+        Ok(())
+    })
+    .map_err(|_| CliError::protocol(BenchError::Memory { needed: words as u64 * 4, free: 0 }))
 }
 
 /// So many uniform polynomials, from a public seed.
