@@ -21,7 +21,7 @@ const TASK: usize = 512;
 /// # Errors
 /// [`LengthError`] if lengths do not fit together.
 pub fn scan_f32(kernel: Kernel, dimension: usize, gallery: &[f32], probes: &[&[f32]]) -> Result<Vec<f32>, LengthError> {
-    if dimension == 0 || gallery.len() % dimension != 0 || probes.iter().any(|p| p.len() != dimension) {
+    if dimension == 0 || !gallery.len().is_multiple_of(dimension) || probes.iter().any(|p| p.len() != dimension) {
         return Err(LengthError);
     }
     let mut scores = vec![0f32; gallery.len() / dimension * probes.len()];
@@ -102,7 +102,7 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
 /// # Errors
 /// [`LengthError`] if lengths do not fit together.
 pub fn scan_i8(kernel: Kernel, dimension: usize, gallery: &[i8], probe: &[i8]) -> Result<Vec<i32>, LengthError> {
-    if dimension == 0 || gallery.len() % dimension != 0 || probe.len() != dimension {
+    if dimension == 0 || !gallery.len().is_multiple_of(dimension) || probe.len() != dimension {
         return Err(LengthError);
     }
     let mut scores = vec![0i32; gallery.len() / dimension];

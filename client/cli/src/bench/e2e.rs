@@ -249,7 +249,7 @@ async fn measure_services(
         times.push(begun.elapsed());
     }
     let enroll_single = Times::of(times);
-    settle(&collection).await?;
+    settle(&running, &collection).await?;
 
     let bar = progress.stage("ask", 3 * queries);
     let mut verify = Vec::with_capacity(queries);
@@ -374,16 +374,15 @@ async fn together(
     Ok(Throughput { clients, decision, queries_per_second, latency: Times::of(times), refused })
 }
 
-/// Waits until everybody is searchable and merges have come to rest, at most half a minute.
-async fn settle(collection: &Collection) -> Result<(), CliError> {
-    let mut last = None;
-    for _ in 0..30 {
-        let info = collection.info().await.map_err(stopped)?;
-        let state = (info.pending, info.groups);
-        if info.pending == 0 && last == Some(state) {
+/// Waits until everybody is searchable and the matcher says that its index is at rest, at most ten minutes.
+async fn settle(running: &Running, collection: &Collection) -> Result<(), CliError> {
+    let metrics = running.deployment().ports()?.matcher_metrics;
+    for _ in 0..600 {
+        let pending = collection.info().await.map_err(stopped)?.pending;
+        let text = scrape(metrics).await.unwrap_or_default();
+        if pending == 0 && sum(&text, "veilmatch_index_at_rest") == 1 {
             break;
         }
-        last = Some(state);
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
     Ok(())

@@ -644,7 +644,7 @@ pub fn scan_reference(ring: &Ring, rank: usize, vectors: &[&[u32]], bodies: &[u3
     let n = ring.degree();
     let mut sums = Vec::with_capacity(vectors.len() * rank * n);
     for vector in vectors {
-        if rank == 0 || vector.len() % n != 0 || bodies.len() != vector.len() * rank {
+        if rank == 0 || !vector.len().is_multiple_of(n) || bodies.len() != vector.len() * rank {
             return Err(LengthError);
         }
         for body in 0..rank {
