@@ -143,7 +143,8 @@ impl Error {
     }
 }
 
-const NOTHING_OPENED: [&str; 4] = ["registry-changed", "requests-differ", "unreachable", "busy"];
+// `wrong-epoch`: the session began while a ceremony was complete at some holders only, and ended at its first message.
+const NOTHING_OPENED: [&str; 5] = ["registry-changed", "requests-differ", "wrong-epoch", "unreachable", "busy"];
 
 /// Whether a refusal is of the moment.
 pub(crate) fn passes(refusal: &Refusal) -> bool {
