@@ -773,6 +773,7 @@ impl Holder {
         let (digest, group) = record.erase(collection, subject, request.digest(), request.expires)?;
         registry.use_nonce(signer, request.nonce, request.expires, now);
         registry.drop_empty_group(collection, group)?;
+        self.state.packets.forget(&digest);
         let event =
             AuditEvent::Erased { client: client.clone(), collection: collection.clone(), subject: subject.clone() };
         self.state.log(SessionId([0; 32]), event);

@@ -221,6 +221,11 @@ impl RecentPackets {
         Some(packet.duplicate())
     }
 
+    /// Forgets the packet of a template that was erased. Its place in the order stays, and runs out.
+    pub(crate) fn forget(&self, digest: &TemplateDigest) {
+        self.kept().packets.remove(digest);
+    }
+
     /// Remembers the packet of a template whose signature was checked.
     pub(crate) fn insert(&self, digest: TemplateDigest, signature: [u8; SIGNATURE_BYTES], opened: &OpenedTemplate) {
         let packet = Packet {
@@ -349,6 +354,9 @@ mod tests {
         // Another template's packet does not open this one's data part.
         let packet = recent.get(&template.digest(), &signature).unwrap();
         assert!(open_parts(Party::K1, &PUBLIC, &sealed(&embedding(64)), packet).is_err());
+        recent.forget(&template.digest());
+        assert!(recent.get(&template.digest(), &signature).is_none(), "an erased template's packet is gone");
+        recent.insert(template.digest(), signature, &opened);
         for number in 0..MAX_PACKETS as u64 {
             recent.insert(TemplateDigest(Label::new("test").number(number).digest().0), signature, &opened);
         }

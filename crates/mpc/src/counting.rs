@@ -3,13 +3,19 @@
 use crate::circuit::{CircuitBuilder, Wire};
 use crate::lanes::Lanes;
 
-/// OR of the rows of a wire that holds `rows` rows of `columns` lanes: (rows−1)·columns ANDs, ⌈log₂ rows⌉ rounds.
-pub(crate) fn any_of_rows(builder: &mut CircuitBuilder, mut wire: Wire, mut rows: usize, columns: usize) -> Wire {
+/// The rows of a wire that holds `rows` rows of `columns` lanes joined into one, by halves.
+fn join_rows(
+    builder: &mut CircuitBuilder,
+    mut wire: Wire,
+    mut rows: usize,
+    columns: usize,
+    join: impl Fn(&mut CircuitBuilder, Wire, Wire) -> Wire,
+) -> Wire {
     while rows > 1 {
         let (half, odd) = (rows / 2, rows % 2);
         let low = builder.slice(wire, 0, half * columns);
         let high = builder.slice(wire, half * columns, half * columns);
-        let joined = builder.or(low, high);
+        let joined = join(builder, low, high);
         wire = if odd == 1 {
             let rest = builder.slice(wire, 2 * half * columns, columns);
             builder.concat(&[joined, rest])
@@ -19,6 +25,11 @@ pub(crate) fn any_of_rows(builder: &mut CircuitBuilder, mut wire: Wire, mut rows
         rows = half + odd;
     }
     wire
+}
+
+/// OR of the rows of a wire that holds `rows` rows of `columns` lanes: (rows−1)·columns ANDs, ⌈log₂ rows⌉ rounds.
+pub(crate) fn any_of_rows(builder: &mut CircuitBuilder, wire: Wire, rows: usize, columns: usize) -> Wire {
+    join_rows(builder, wire, rows, columns, CircuitBuilder::or)
 }
 
 /// AND gates per holder that take as long as one more round: a third of a millisecond between services, at about one
@@ -52,21 +63,8 @@ pub(crate) fn witness_of_rows(builder: &mut CircuitBuilder, mut wire: Wire, mut 
 }
 
 /// The sum modulo 2 of `rows` rows of `columns` lanes.
-pub(crate) fn sum_of_rows(builder: &mut CircuitBuilder, mut wire: Wire, mut rows: usize, columns: usize) -> Wire {
-    while rows > 1 {
-        let (half, odd) = (rows / 2, rows % 2);
-        let low = builder.slice(wire, 0, half * columns);
-        let high = builder.slice(wire, half * columns, half * columns);
-        let joined = builder.xor(low, high);
-        wire = if odd == 1 {
-            let rest = builder.slice(wire, 2 * half * columns, columns);
-            builder.concat(&[joined, rest])
-        } else {
-            joined
-        };
-        rows = half + odd;
-    }
-    wire
+pub(crate) fn sum_of_rows(builder: &mut CircuitBuilder, wire: Wire, rows: usize, columns: usize) -> Wire {
+    join_rows(builder, wire, rows, columns, CircuitBuilder::xor)
 }
 
 /// One lane: whether more than `cap` lanes are 1.

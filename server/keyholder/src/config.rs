@@ -58,11 +58,14 @@ pub struct Limits {
     pub max_sessions: u32,
     /// Messages that wait; the next one is refused.
     pub queue: u32,
+    /// Bytes of the groups' public masks that are kept expanded between queries. What does not fit is expanded again by every
+    /// query.
+    pub mask_cache: ByteSize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { max_message: ByteSize::mib(64), max_sessions: 256, queue: 1024 }
+        Self { max_message: ByteSize::mib(64), max_sessions: 256, queue: 1024, mask_cache: ByteSize::mib(256) }
     }
 }
 
@@ -250,6 +253,7 @@ fn check_ranges(problems: &mut Problems, file: &File) {
         problems.check_range(key, &threads, (0, 1024), ("0", "1024"));
     }
     problems.check_range("limits.queue", &limits.queue, (1, 1_048_576), ("1", "1048576"));
+    problems.check_range("limits.mask_cache", &limits.mask_cache, (ByteSize::b(0), ByteSize::tib(1)), ("0", "1TiB"));
 }
 
 /// URLs of the next and the previous holder.

@@ -71,6 +71,7 @@ pub(crate) struct Origin {
     pub(crate) cards: [HolderCard; 3],
     pub(crate) administrators: Vec<ClientVerifyingKey>,
     pub(crate) data: PathBuf,
+    pub(crate) limits: veilmatch_holder::Limits,
 }
 
 /// Where a holder's memory is. One at a time per data folder.
@@ -107,6 +108,7 @@ impl Origin {
             return Err(e.into());
         }
         let mut holder = restored?;
+        holder.limit(self.limits);
         holder.meet(self.cards.clone());
         holder.set_administrators(self.administrators.clone());
         Ok((holder, Memory { audit, records }))

@@ -214,7 +214,8 @@ fn wake(config: &Config, unlock: &Unlock) -> Result<(Origin, Awake), ServeError>
     }
     let cards = read_cards(config, &keys.card())?;
     let (administrators, data) = (config.administrators.clone(), config.data.clone());
-    let origin = Origin { keys, cards, administrators, data };
+    let limits = veilmatch_holder::Limits { mask_cache_bytes: config.limits.mask_cache.as_u64() as usize };
+    let origin = Origin { keys, cards, administrators, data, limits };
     let awake = origin.wake()?;
     Ok((origin, awake))
 }

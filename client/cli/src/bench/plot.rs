@@ -217,21 +217,9 @@ pub(super) fn bars(title: &str, unit: &str, bars: &[Bar]) -> String {
     let x = Decades::over(bars.iter().map(|b| b.value), NAMES, right);
     let mut svg = open(bottom + 48.0, title);
     for (value, place) in x.ticks() {
-        let _ = write!(svg, r#"<path class="grid" d="M{place:.1} {top}V{bottom:.1}"/>"#);
-        let _ = write!(
-            svg,
-            r#"<text class="tick" x="{place:.1}" y="{:.1}" text-anchor="middle">{}</text>"#,
-            bottom + 16.0,
-            short(value)
-        );
+        grid(&mut svg, place, (top, bottom), value);
     }
-    let _ = write!(
-        svg,
-        r#"<text class="axis" x="{:.1}" y="{:.1}" text-anchor="middle">{}</text>"#,
-        (NAMES + right) / 2.0,
-        bottom + 38.0,
-        escape(unit)
-    );
+    unit_below(&mut svg, (NAMES + right) / 2.0, bottom, unit);
     for (row, bar) in bars.iter().enumerate() {
         let y = top + ROW * row as f64;
         let end = x.place(bar.value).max(NAMES + 1.0);
@@ -272,21 +260,9 @@ pub(super) fn stacks(title: &str, unit: &str, stages: &[&str], rows: &[(String, 
     let step = tick(most);
     for value in (0..).map(|i| f64::from(i) * step).take_while(|v| *v <= most * 1.0001) {
         let place = x(value);
-        let _ = write!(svg, r#"<path class="grid" d="M{place:.1} {top}V{bottom:.1}"/>"#);
-        let _ = write!(
-            svg,
-            r#"<text class="tick" x="{place:.1}" y="{:.1}" text-anchor="middle">{}</text>"#,
-            bottom + 16.0,
-            short(value)
-        );
+        grid(&mut svg, place, (top, bottom), value);
     }
-    let _ = write!(
-        svg,
-        r#"<text class="axis" x="{:.1}" y="{:.1}" text-anchor="middle">{}</text>"#,
-        (NAMES + right) / 2.0,
-        bottom + 38.0,
-        escape(unit)
-    );
+    unit_below(&mut svg, (NAMES + right) / 2.0, bottom, unit);
     for (row, (name, parts)) in rows.iter().enumerate() {
         let y = top + ROW * row as f64;
         let _ = write!(
@@ -335,6 +311,27 @@ pub(super) fn stacks(title: &str, unit: &str, stages: &[&str], rows: &[(String, 
 fn tick(most: f64) -> f64 {
     let decade = 10f64.powf(most.log10().floor());
     [0.1, 0.2, 0.5, 1.0].into_iter().map(|s| s * decade).find(|s| most / s <= 10.0).unwrap_or(decade)
+}
+
+/// A vertical line of the grid and the number below it.
+fn grid(svg: &mut String, place: f64, (top, bottom): (f64, f64), value: f64) {
+    let _ = write!(svg, r#"<path class="grid" d="M{place:.1} {top}V{bottom:.1}"/>"#);
+    let _ = write!(
+        svg,
+        r#"<text class="tick" x="{place:.1}" y="{:.1}" text-anchor="middle">{}</text>"#,
+        bottom + 16.0,
+        short(value)
+    );
+}
+
+/// What a horizontal axis counts.
+fn unit_below(svg: &mut String, middle: f64, bottom: f64, unit: &str) {
+    let _ = write!(
+        svg,
+        r#"<text class="axis" x="{middle:.1}" y="{:.1}" text-anchor="middle">{}</text>"#,
+        bottom + 38.0,
+        escape(unit)
+    );
 }
 
 #[cfg(test)]

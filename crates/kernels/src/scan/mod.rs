@@ -482,7 +482,7 @@ impl Pass {
                     S::and(words, end.residue)
                 } else {
                     // Seven shifts have pushed the eighth of the last eight out.
-                    eighth_residue::<S>(eighth, end.residue)
+                    S::and(eighth, end.residue)
                 };
                 for (odd, (pass, words)) in [(self, words), (&second, S::upper(words))].into_iter().enumerate() {
                     let probe = pass.probe_at::<S>(term);
@@ -505,12 +505,6 @@ impl Pass {
             end.write(&low, &high, output);
         }
     }
-}
-
-#[inline(always)]
-unsafe fn eighth_residue<S: Simd>(eighth: S::V, residue: S::V) -> S::V {
-    // SAFETY: the caller's.
-    unsafe { S::and(eighth, residue) }
 }
 
 /// Splitting and reducing sums.
