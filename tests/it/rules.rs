@@ -312,6 +312,6 @@ fn a_peer_that_is_lost_ends_what_waits_for_it() {
     assert_eq!(scene.cluster.holder(Party::K0).open_sessions().count(), 0);
     let answer = scene.cluster.answer_of(id).unwrap();
     let error = pending.read(&answer).unwrap_err();
-    assert_eq!((error.reason(), error.suspects()), ("peer-lost", vec![Suspect::Holder(Party::K2)]));
+    assert_eq!((error.reason(), error.suspects()), ("peer-lost", vec![Suspect::Pair(Party::K0, Party::K2)]));
     scene.assert_works();
 }

@@ -126,10 +126,12 @@ pub enum HolderError {
         /// Its own.
         expected: &'static str,
     },
-    /// The connection to a peer broke.
-    #[error("the connection to key holder {party} is lost")]
+    /// There is no connection between two holders. Neither can tell which of them is the cause.
+    #[error("key holder {by} is not connected to key holder {party}")]
     PeerLost {
-        /// To whom.
+        /// Who says so.
+        by: Party,
+        /// To whom it is not connected.
         party: Party,
     },
     /// As many decisions were opened in this window as the policy allows.
@@ -359,7 +361,8 @@ impl HolderError {
             Self::CopiesDiffer { part } => vec![Suspect::Client, Suspect::holders_of(*part)],
             Self::BodiesDiffer { part } | Self::CheckVectorsDiffer { part } => vec![Suspect::holders_of(*part)],
             Self::RefusedByPeer { by } => vec![Suspect::Client, Suspect::Holder(*by)],
-            Self::CommitmentBroken { party } | Self::PeerLost { party } => vec![Suspect::Holder(*party)],
+            Self::CommitmentBroken { party } => vec![Suspect::Holder(*party)],
+            Self::PeerLost { by, party } => vec![Suspect::pair(*by, *party)],
             Self::CommitmentsDiffer { suspect } | Self::VotesDiffer { suspect } => vec![*suspect],
             Self::RequestsDiffer { suspects } | Self::SumsDiffer { suspects } | Self::TimedOut { suspects } => {
                 suspects.clone()

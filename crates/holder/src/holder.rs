@@ -445,7 +445,7 @@ impl Holder {
         Ok(self.reaction(None))
     }
 
-    /// Ends at once what waits for a peer that is gone, instead of at its deadline. The last error is the reaction's.
+    /// Ends at once what waits for a peer that is gone or was sent something in vain, instead of at its deadline. The last error is the reaction's.
     pub fn peer_lost(&mut self, party: Party, now: Timestamp) -> Reaction {
         self.state.now = now;
         let waits = |open: &Session, state: &State| {
@@ -456,7 +456,7 @@ impl Holder {
         let mut failure = None;
         let mut send = Vec::new();
         for id in waiting {
-            let error = HolderError::PeerLost { party };
+            let error = HolderError::PeerLost { by: self.state.party, party };
             self.fail(Some(id), &error, Sender::Matcher);
             // The end of one session clears what is queued: what the others said is kept aside.
             send.append(&mut self.state.outbox);

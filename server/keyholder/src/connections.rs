@@ -72,7 +72,7 @@ pub(crate) struct Connections {
     peers: BTreeMap<Party, (StreamId, Outgoing)>,
 }
 
-/// A message that could not be sent, so that its stream was ended.
+/// A message that could not be sent; if there was a stream, it was ended.
 pub(crate) struct Lost {
     pub(crate) to: Recipient,
     pub(crate) why: LinkDown,
@@ -118,12 +118,13 @@ impl Connections {
     }
 
     /// Sends a message. `lane` is the matcher's lane that it belongs to; without one it goes to both. A stream that does
-    /// not take it is ended, so that nothing piles up; whoever is not connected misses it.
+    /// not take it is ended, so that nothing piles up. A matcher that is not connected misses it: it asks again.
     pub(crate) fn send(&mut self, message: Outbound, lane: Option<Lane>) -> Option<Lost> {
         let Outbound { to, bytes } = message;
         match (to, lane) {
             (Recipient::Peer(party), _) => {
-                let why = self.peers.get(&party)?.1.send(bytes).err()?;
+                let stream = self.peers.get(&party);
+                let why = stream.map_or(Err(LinkDown::NotConnected), |(_, stream)| stream.send(bytes)).err()?;
                 if let Some((_, stream)) = self.peers.remove(&party) {
                     stream.cut();
                 }
@@ -197,6 +198,13 @@ mod tests {
 
     fn encoded<T: borsh::BorshSerialize>(message: &T) -> Vec<u8> {
         borsh::to_vec(message).unwrap()
+    }
+
+    #[test]
+    fn a_message_to_a_peer_that_is_not_connected_is_lost_and_said_so() {
+        let message = || Outbound { to: Recipient::Peer(Party::K1), bytes: vec![1] };
+        let lost = Connections::default().send(message(), None).unwrap();
+        assert_eq!((lost.to, lost.why), (Recipient::Peer(Party::K1), LinkDown::NotConnected));
     }
 
     #[test]

@@ -21,6 +21,7 @@ use veilmatch_holder::{
 };
 use veilmatch_sealed::SealedTemplate;
 use veilmatch_secret::Digest;
+use veilmatch_transport::LinkDown;
 
 use crate::config::{Deadlines, Limits};
 use crate::connections::{About, Connections, Lane, Outgoing, StreamId, about, opens_session};
@@ -352,6 +353,7 @@ impl<'a> Core<'a> {
             }
             Event::PeerDown { party, stream } => {
                 if self.connections.peer_down(party, stream) {
+                    tracing::warn!(%party, "a key holder is gone");
                     self.lose_peer(party);
                 }
             }
@@ -397,7 +399,6 @@ impl<'a> Core<'a> {
     }
 
     fn lose_peer(&mut self, party: Party) {
-        tracing::warn!(%party, "a key holder is gone");
         let reaction = self.holder.peer_lost(party, veilmatch_service::now());
         self.absorb(reaction, None);
     }
@@ -548,7 +549,10 @@ impl<'a> Core<'a> {
             self.publish(queue);
             answers.into_iter().for_each(Answer::give);
             for lost in &lost {
-                tracing::warn!(code = lost.why.code(), to = ?lost.to, "a stream was ended: {}", lost.why);
+                if lost.why != LinkDown::NotConnected {
+                    tracing::warn!(code = lost.why.code(), to = ?lost.to, "a stream was ended: {}", lost.why);
+                }
+                // A session whose word did not reach a peer cannot end well: it is told now, not at its deadline.
                 if let Recipient::Peer(party) = lost.to {
                     self.lose_peer(party);
                 }
