@@ -16,12 +16,16 @@ impl MaskSeed {
     /// The mask a_j of block j for layouts of width `beta`, uniform modulo q, transformed. Length N.
     #[must_use]
     pub fn mask(&self, parameters: &Parameters, beta: usize, block: usize) -> Vec<u32> {
+        uniform_polynomial(parameters, &mut self.stream(parameters, beta, block))
+    }
+
+    fn stream(&self, parameters: &Parameters, beta: usize, block: usize) -> Stream {
         let label = Label::new("veilmatch/glwe/mask")
             .bytes(parameters.name.as_bytes())
             .bytes(&self.0)
             .number(beta as u64)
             .number(block as u64);
-        uniform_polynomial(parameters, &mut Stream::public(label.digest().0))
+        Stream::public(label.digest().0)
     }
 }
 
@@ -38,9 +42,12 @@ impl MaskSeed {
     /// The masks of every block of vectors of this dimension.
     #[must_use]
     pub fn expand(self, parameters: &Parameters, layout: Layout, dimension: Dimension) -> Masks {
+        let mut values = vec![0u32; layout.blocks(dimension) * parameters.degree];
         // Few blocks are less work than to wake a thread for.
-        let blocks = (0..layout.blocks(dimension)).into_par_iter().with_min_len(64);
-        let values = blocks.flat_map_iter(|block| self.mask(parameters, layout.beta(), block)).collect();
+        let blocks = values.par_chunks_exact_mut(parameters.degree).with_min_len(64);
+        blocks.enumerate().for_each(|(block, mask)| {
+            fill_uniform(parameters, &mut self.stream(parameters, layout.beta(), block), mask);
+        });
         Masks { seed: self, values }
     }
 }
@@ -55,17 +62,28 @@ pub fn uniform_polynomial(parameters: &Parameters, stream: &mut Stream) -> Vec<u
 /// rejected values alone, which are independent of the accepted ones.
 #[must_use]
 pub fn uniform_residues(parameters: &Parameters, stream: &mut Stream, count: usize) -> Vec<u32> {
-    let bits = 32 - (parameters.modulus - 1).leading_zeros();
-    let mut values = Vec::with_capacity(count);
-    let mut bytes = vec![0u8; count * 4];
-    while values.len() < count {
-        let wanted = (count - values.len()) * 4;
-        let Some(chunk) = bytes.get_mut(..wanted) else { break };
-        stream.fill(chunk);
-        let words = chunk.as_chunks::<4>().0.iter().map(|word| u32::from_le_bytes(*word) >> (32 - bits));
-        values.extend(words.filter(|&v| v < parameters.modulus));
-    }
+    let mut values = vec![0; count];
+    fill_uniform(parameters, stream, &mut values);
     values
+}
+
+#[expect(clippy::indexing_slicing, reason = "the buffer holds all values, and no more are accepted than are left")]
+fn fill_uniform(parameters: &Parameters, stream: &mut Stream, values: &mut [u32]) {
+    let bits = 32 - (parameters.modulus - 1).leading_zeros();
+    let mut bytes = vec![0u8; values.len() * 4];
+    let mut rest = values;
+    while !rest.is_empty() {
+        let chunk = &mut bytes[..rest.len() * 4];
+        stream.fill(chunk);
+        let mut accepted = 0;
+        for word in chunk.as_chunks::<4>().0 {
+            let value = u32::from_le_bytes(*word) >> (32 - bits);
+            // Written in any case, and overwritten if it was rejected: no branch to predict.
+            rest[accepted] = value;
+            accepted += usize::from(value < parameters.modulus);
+        }
+        rest = &mut rest[accepted..];
+    }
 }
 
 #[cfg(test)]

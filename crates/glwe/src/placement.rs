@@ -5,7 +5,7 @@
 use veilmatch_kernels::Ring;
 use veilmatch_sealed::{RING_BITS, RING_MASK};
 
-use crate::{Layout, Parameters};
+use crate::Layout;
 
 /// Step 1: multiply a part by F modulo 2^48 and scale 2^48 to q by rounding. Three scaled parts add up to the scaled
 /// value within 1.5 units.
@@ -29,12 +29,10 @@ pub fn place_gallery(layout: Layout, block: usize, position: usize, scaled: &[u3
     polynomial[beta * position..beta * position + coordinates.len()].copy_from_slice(coordinates);
 }
 
-/// Step 2 for a probe: P_j(X) = Σ_{i<β} m\[jβ+i\]·X^{−i}, and X^{−i} = −X^{N−i} for i > 0.
-#[must_use]
+/// Step 2 for a probe, into a polynomial of zeros: P_j(X) = Σ_{i<β} m\[jβ+i\]·X^{−i}, and X^{−i} = −X^{N−i} for i > 0.
 #[expect(clippy::indexing_slicing, reason = "i < β ≤ N")]
-pub fn place_probe(parameters: &Parameters, ring: &Ring, layout: Layout, block: usize, scaled: &[u32]) -> Vec<u32> {
-    let n = parameters.degree;
-    let mut polynomial = vec![0u32; n];
+pub fn place_probe(ring: &Ring, layout: Layout, block: usize, scaled: &[u32], polynomial: &mut [u32]) {
+    let n = ring.degree();
     for (i, &value) in scaled.iter().skip(block * layout.beta()).take(layout.beta()).enumerate() {
         if i == 0 {
             polynomial[0] = value;
@@ -42,7 +40,6 @@ pub fn place_probe(parameters: &Parameters, ring: &Ring, layout: Layout, block: 
             polynomial[n - i] = ring.negate(value);
         }
     }
-    polynomial
 }
 
 #[cfg(test)]
@@ -90,7 +87,8 @@ mod tests {
         for block in 0..3 {
             let mut gallery = vec![0u32; p.degree];
             place_gallery(layout, block, 5, &x, &mut gallery);
-            let mut probe = place_probe(&p, &ring, layout, block, &y);
+            let mut probe = vec![0; p.degree];
+            place_probe(&ring, layout, block, &y, &mut probe);
             ring.forward(&mut gallery);
             ring.forward(&mut probe);
             ring.multiply_accumulate(&mut sum, &gallery, &probe);

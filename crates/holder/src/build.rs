@@ -248,7 +248,7 @@ impl Build {
                 let bodies = gallery_part(&parameters, &ring, layout, &masks, seed, &secret_parts, &members);
                 let checks: Vec<u32> =
                     rho.iter().flat_map(|rho| combine_bodies(&parameters, &ring, layout, rho, &bodies)).collect();
-                (encode_polynomials(&parameters, &bodies), checks)
+                (encode_polynomials(&bodies), checks)
             };
             let (own_bodies, own_checks) = compute(&own_seed, true);
             let (next_bodies, next_checks) = compute(&next_seed, false);
@@ -272,11 +272,11 @@ impl Build {
         // K_{i−1} lacks part i+1 and gets it whole; K_{i+1} lacks part i and gets its digest.
         let to_previous = PartNews {
             shared_bodies: recrypted.with_previous,
-            checks: PartPayload::Polynomials(encode_polynomials(&state.parameters, next_checks)),
+            checks: PartPayload::Polynomials(encode_polynomials(next_checks)),
         };
         let to_next = PartNews {
             shared_bodies: recrypted.with_next,
-            checks: PartPayload::Digest(body_digest(own, &encode_polynomials(&state.parameters, own_checks))),
+            checks: PartPayload::Digest(body_digest(own, &encode_polynomials(own_checks))),
         };
         self.channel.send(state, PARTS, state.party.previous(), &to_previous)?;
         self.channel.send(state, PARTS, state.party.next(), &to_next)?;

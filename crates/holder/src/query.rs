@@ -503,8 +503,8 @@ impl Query {
             };
             let own_part = part(&agreed.seeds.own, secret.own.expose(), opened.own.expose());
             let next_part = part(&agreed.seeds.next, secret.next.expose(), opened.next.expose());
-            let own_bytes = encode_polynomials(&parameters, &own_part);
-            let next_bytes = encode_polynomials(&parameters, &next_part);
+            let own_bytes = encode_polynomials(&own_part);
+            let next_bytes = encode_polynomials(&next_part);
             let with_previous = body_digest(own, &own_bytes);
             let with_next = body_digest(next, &next_bytes);
             // K_{i−1} lacks part i+1 and gets it whole; K_{i+1} lacks part i and gets its digest.

@@ -14,7 +14,7 @@ use veilmatch_glwe::{
     Layout, MaskSeed, Masks, Parameters, Scales, SealedUse, SlotPlace, place_gallery, place_probe, scale_part,
 };
 use veilmatch_kernels::Ring;
-use veilmatch_secret::{Label, Secret, Seed, Stream};
+use veilmatch_secret::{Label, Secret, Seed};
 
 /// One part of one member: where it goes and its d values modulo 2^48.
 pub(crate) struct PartOfMember<'a> {
@@ -24,43 +24,29 @@ pub(crate) struct PartOfMember<'a> {
     pub values: &'a [u64],
 }
 
-/// The error of one polynomial: centred binomial with parameter η ≤ 4, constant time.
-fn error_polynomial(
+/// Adds the error of one polynomial: centred binomial with parameter η ≤ 4, constant time.
+fn add_error(
     parameters: &Parameters,
     ring: &Ring,
     seed: &Seed,
     masks: &MaskSeed,
-    block: usize,
-    body: usize,
-) -> Vec<u32> {
+    (block, body): (usize, usize),
+    message: &mut [u32],
+) {
     let label = Label::new("veilmatch/recrypt/error")
         .bytes(parameters.name.as_bytes())
         .bytes(&masks.0)
         .number(block as u64)
         .number(body as u64);
-    centred_binomial(parameters, ring, &mut seed.stream(&label))
+    let mut bytes = Secret::new(vec![0u8; message.len()]);
+    seed.stream(&label).fill(bytes.expose_mut());
+    ring.add_centred_binomial(parameters.error_eta, bytes.expose(), message);
 }
 
-fn centred_binomial(parameters: &Parameters, ring: &Ring, stream: &mut Stream) -> Vec<u32> {
-    let mut bytes = vec![0u8; ring.degree()];
-    stream.fill(&mut bytes);
-    let mask = (1u8 << parameters.error_eta) - 1;
-    bytes
-        .iter()
-        .map(|&b| {
-            let plus = (b & mask).count_ones() as i32;
-            let minus = ((b >> 4) & mask).count_ones() as i32;
-            ring.from_signed(plus - minus)
-        })
-        .collect()
-}
-
-/// b = a·s^(i) + e + M for one polynomial: `message` and `error` are coefficients, `mask` and `secret` transformed.
-pub(crate) fn encrypt(ring: &Ring, mask: &[u32], secret: &[u32], mut message: Vec<u32>, error: &[u32]) -> Vec<u32> {
-    ring.add_assign(&mut message, error);
-    ring.forward(&mut message);
-    ring.multiply_accumulate(&mut message, mask, secret);
-    message
+/// b = a·s^(i) + (M + e) for one polynomial, in place of M + e: coefficients; `mask` and `secret` are transformed.
+pub(crate) fn encrypt(ring: &Ring, mask: &[u32], secret: &[u32], message: &mut [u32]) {
+    ring.forward(message);
+    ring.multiply_accumulate(message, mask, secret);
 }
 
 fn scaled(parameters: &Parameters, scales: &Scales, usage: SealedUse, values: &[u64]) -> Secret<Vec<u32>> {
@@ -84,25 +70,21 @@ pub(crate) fn gallery_part(
     let scales = parameters.scales(layout.beta());
     let scaled: Vec<(SlotPlace, Secret<Vec<u32>>)> =
         members.par_iter().map(|m| (m.place, scaled(parameters, &scales, SealedUse::Gallery, m.values))).collect();
-    masks
-        .values
-        .par_chunks_exact(parameters.degree)
-        .enumerate()
-        .flat_map_iter(|(block, mask)| {
-            let mut messages = vec![vec![0u32; parameters.degree]; layout.rank()];
-            for (place, values) in &scaled {
-                if let Some(message) = messages.get_mut(place.body) {
-                    place_gallery(layout, block, place.position, values.expose(), message);
-                }
+    let (degree, rank) = (parameters.degree, layout.rank());
+    let mut bodies = vec![0u32; masks.values.len() * rank];
+    let blocks = bodies.par_chunks_exact_mut(rank * degree).zip(masks.values.par_chunks_exact(degree));
+    blocks.enumerate().for_each(|(block, (bodies, mask))| {
+        for (place, values) in &scaled {
+            if let Some(message) = bodies.chunks_exact_mut(degree).nth(place.body) {
+                place_gallery(layout, block, place.position, values.expose(), message);
             }
-            let mut bodies = Vec::with_capacity(layout.rank() * parameters.degree);
-            for (body, (message, secret)) in messages.into_iter().zip(secrets).enumerate() {
-                let error = error_polynomial(parameters, ring, seed, &masks.seed, block, body);
-                bodies.extend_from_slice(&encrypt(ring, mask, secret, message, &error));
-            }
-            bodies
-        })
-        .collect()
+        }
+        for (body, (message, secret)) in bodies.chunks_exact_mut(degree).zip(secrets).enumerate() {
+            add_error(parameters, ring, seed, &masks.seed, (block, body), message);
+            encrypt(ring, mask, secret, message);
+        }
+    });
+    bodies
 }
 
 /// One part of the bodies of a probe for layouts of width β: J polynomials.
@@ -118,18 +100,16 @@ pub(crate) fn probe_part(
 ) -> Vec<u32> {
     let scales = parameters.scales(layout.beta());
     let values = scaled(parameters, &scales, SealedUse::Probe, values);
-    masks
-        .values
-        .par_chunks_exact(parameters.degree)
-        .enumerate()
-        // The probe of a small gallery has few blocks: less work than to wake a thread for.
-        .with_min_len(64)
-        .flat_map_iter(|(block, mask)| {
-            let message = place_probe(parameters, ring, layout, block, values.expose());
-            let error = error_polynomial(parameters, ring, seed, &masks.seed, block, 0);
-            encrypt(ring, mask, secret, message, &error)
-        })
-        .collect()
+    let degree = parameters.degree;
+    let mut bodies = vec![0u32; masks.values.len()];
+    // The probe of a small gallery has few blocks: less work than to wake a thread for.
+    let blocks = bodies.par_chunks_exact_mut(degree).with_min_len(64).zip(masks.values.par_chunks_exact(degree));
+    blocks.enumerate().for_each(|(block, (message, mask))| {
+        place_probe(ring, layout, block, values.expose(), message);
+        add_error(parameters, ring, seed, &masks.seed, (block, 0), message);
+        encrypt(ring, mask, secret, message);
+    });
+    bodies
 }
 
 #[cfg(test)]
@@ -145,7 +125,8 @@ mod tests {
         let seed = Seed::from_bytes([3; 32]);
         let mut values = Vec::new();
         for block in 0..50 {
-            let e = error_polynomial(&parameters, &ring, &seed, &MaskSeed([0; 32]), block, 0);
+            let mut e = vec![0; 2048];
+            add_error(&parameters, &ring, &seed, &MaskSeed([0; 32]), (block, 0), &mut e);
             values.extend(e.iter().map(|&v| ring.centred(v) as f64));
         }
         let n = values.len() as f64;
@@ -178,10 +159,13 @@ mod tests {
             ring.inverse(&mut guess);
             guess
         };
-        let bare = encrypt(&ring, &mask, &secret, message.clone(), &vec![0; 2048]);
+        let mut bare = message.clone();
+        encrypt(&ring, &mask, &secret, &mut bare);
         assert_eq!(attack(&bare), original, "without the error the attack must succeed, or it tests nothing");
-        let error = error_polynomial(&parameters, &ring, &Seed::from_bytes([3; 32]), &masks, 0, 0);
-        let guess = attack(&encrypt(&ring, &mask, &secret, message.clone(), &error));
+        let mut body = message.clone();
+        add_error(&parameters, &ring, &Seed::from_bytes([3; 32]), &masks, (0, 0), &mut body);
+        encrypt(&ring, &mask, &secret, &mut body);
+        let guess = attack(&body);
         let hits = guess.iter().zip(&original).filter(|(a, b)| a == b).count();
         assert!(hits < 10, "{hits} of 2048 coefficients guessed");
         assert!(guess.iter().filter(|&&v| ring.centred(v).abs() <= 1).count() < 10);

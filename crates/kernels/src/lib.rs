@@ -14,7 +14,7 @@ mod scan;
 
 pub use accumulator::Accumulator;
 pub use folding::Folding;
-pub use packing::{PackingError, from_bytes, pack, packed_bytes, to_bytes, unpack};
+pub use packing::{PackingError, from_bytes, to_bytes};
 pub use pointwise::round_to_power_of_two;
 pub use ring::Ring;
 pub use scan::{BodyLayout, Kernel, LengthError, ScanProbe, TILE, scan, scan_reference};

@@ -42,6 +42,39 @@ impl Ring {
         Reduction { q: self.modulus(), inverse: self.inverse_of_modulus() }
     }
 
+    /// `acc += a`, pointwise.
+    pub fn add_assign(&self, acc: &mut [u32], a: &[u32]) {
+        let r = self.reduction();
+        Arch::new().dispatch(
+            #[inline(always)]
+            || {
+                for (x, &y) in acc.iter_mut().zip(a) {
+                    *x = r.add(*x, y);
+                }
+            },
+        );
+    }
+
+    /// `acc += e`, where e is drawn from the centred binomial distribution with parameter `eta` ≤ 4: of each uniform byte,
+    /// the ones among its low `eta` bits less those among the `eta` bits from the fifth on.
+    pub fn add_centred_binomial(&self, eta: u32, bytes: &[u8], acc: &mut [u32]) {
+        let r = self.reduction();
+        let mask = 0x11u8 * ((1u16 << eta.min(4)) - 1) as u8;
+        Arch::new().dispatch(
+            #[inline(always)]
+            || {
+                for (x, &byte) in acc.iter_mut().zip(bytes) {
+                    // Two counts of ones side by side, four bits each.
+                    let pairs = (byte & mask & 0x55) + (byte >> 1 & (mask >> 1) & 0x55);
+                    let counts = (pairs & 0x33) + (pairs >> 2 & 0x33);
+                    let difference = i32::from(counts & 15) - i32::from(counts >> 4);
+                    let residue = (difference as u32).wrapping_add(r.q & (difference >> 31) as u32);
+                    *x = r.add(*x, residue);
+                }
+            },
+        );
+    }
+
     /// Residues times 2^32 modulo q: the factors that [`Ring::sum_of_three_products`] and [`Ring::combine`] take.
     #[must_use]
     pub fn prepared(&self, residues: &[u32]) -> Vec<u32> {
@@ -179,6 +212,25 @@ mod tests {
 
     fn draws(lcg: &mut Lcg, q: u32, length: usize) -> Vec<u32> {
         (0..length).map(|i| if i % 7 == 0 { q - 1 } else { lcg.below(q) }).collect()
+    }
+
+    #[test]
+    fn errors_are_counted_off_every_byte() {
+        for q in [Q, SMALL, 12289] {
+            let ring = Ring::new(64, q).unwrap();
+            let bytes: Vec<u8> = (0..=255).collect();
+            for eta in 1..=4 {
+                let before = draws(&mut Lcg(u64::from(eta)), q, 256);
+                let mut sum = before.clone();
+                ring.add_centred_binomial(eta, &bytes, &mut sum);
+                let mask = (1u8 << eta) - 1;
+                for ((&byte, &before), &sum) in bytes.iter().zip(&before).zip(&sum) {
+                    let error = (byte & mask).count_ones() as i64 - (byte >> 4 & mask).count_ones() as i64;
+                    let expected = (i64::from(before) + error).rem_euclid(i64::from(q));
+                    assert_eq!(i64::from(sum), expected, "{byte:#x} with {eta}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -104,13 +104,6 @@ impl Ring {
         if a > self.modulus / 2 { i64::from(a) - i64::from(self.modulus) } else { i64::from(a) }
     }
 
-    /// `acc += a`, pointwise.
-    pub fn add_assign(&self, acc: &mut [u32], a: &[u32]) {
-        for (x, &y) in acc.iter_mut().zip(a) {
-            *x = self.add(*x, y);
-        }
-    }
-
     /// `acc -= a`, pointwise.
     pub fn sub_assign(&self, acc: &mut [u32], a: &[u32]) {
         for (x, &y) in acc.iter_mut().zip(a) {

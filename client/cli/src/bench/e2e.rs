@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde::Serialize;
-use veilmatch_domain::{CollectionId, Dimension, Embedding, Policy, SubjectId, Threshold};
+use veilmatch_domain::{CollectionId, Dimension, Embedding, Outcome, Policy, SubjectId, Threshold};
 use veilmatch_sdk::{Ask, Collection};
 
 use super::spread::Times;
@@ -53,6 +53,8 @@ pub struct E2eArguments {
 const THRESHOLD: f64 = 0.427;
 /// People that are enrolled one by one.
 const SINGLES: usize = 20;
+/// Searches after the restart, at most.
+const RESTART_ASKED: usize = 50;
 
 /// Means of the stages of `identify`, in milliseconds. `network` is what the client waits beyond the matcher's work.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -84,6 +86,21 @@ struct Throughput {
     refused: usize,
 }
 
+/// All processes killed at once and started again, as after a power failure.
+#[derive(Clone, Debug, Serialize)]
+struct Restart {
+    /// From the first start until the first answer to `identify`.
+    ready_ms: f64,
+    /// Searches for people who are enrolled, asked afterwards.
+    asked: usize,
+    /// How many of them found nobody, or somebody else.
+    wrong: usize,
+    /// The matcher's resident memory after them.
+    matcher_memory_bytes: u64,
+    /// The packed index on its disk.
+    index_bytes: u64,
+}
+
 /// What was measured.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct E2eReport {
@@ -104,6 +121,7 @@ pub(super) struct E2eReport {
     probe_bytes: u64,
     matcher_disk_bytes_per_template: f64,
     processes: Vec<Process>,
+    restart: Restart,
 }
 
 impl Report for E2eReport {
@@ -179,11 +197,13 @@ impl Report for E2eReport {
             &[1, 2, 3, 4],
             &processes,
         );
+        let again = &self.restart;
         format!(
             "{} people of {} dimensions; all five parties on this machine.\n\
              Start with key ceremony: {:.0} ms. Bulk enrolment: {:.1} s, {:.0} templates per second.\n\
              A probe takes {} on the wire, a template {:.0} bytes on the matcher's disk.\n\n\
-             {calls}\n\n{throughput}\n\n{stages}\n\n{processes}\n",
+             {calls}\n\n{throughput}\n\n{stages}\n\n{processes}\n\n\
+             All processes killed and started again: the first answer after {:.1} s; {} of {} people found; the matcher holds {} for an index of {}.\n",
             count(self.gallery as u64),
             self.dim,
             self.start_ms,
@@ -191,6 +211,11 @@ impl Report for E2eReport {
             self.enroll_bulk_per_second,
             report::bytes(self.probe_bytes),
             self.matcher_disk_bytes_per_template,
+            again.ready_ms / 1e3,
+            again.asked - again.wrong,
+            again.asked,
+            report::bytes(again.matcher_memory_bytes),
+            report::bytes(again.index_bytes),
         )
     }
 }
@@ -229,7 +254,7 @@ async fn measure_services(
     let begun = Instant::now();
     let ports = Ports::free().map_err(CliError::protocol)?;
     let deployment = Deployment::create(&folder.join("bench"), ports).map_err(CliError::protocol)?;
-    let running = Running::start(program, deployment).await?;
+    let mut running = Running::start(program, deployment).await?;
     let start_ms = milliseconds(begun.elapsed());
     drop(bar);
     let name = CollectionId::new("bench").map_err(CliError::protocol)?;
@@ -305,6 +330,8 @@ async fn measure_services(
             },
         })
         .collect();
+    let matcher_disk = disk("matcher/data") as f64;
+    let restart = start_again(&mut running, &name, &people, queries.min(RESTART_ASKED), progress).await?;
     let report = E2eReport {
         bench: "e2e",
         gallery,
@@ -320,11 +347,47 @@ async fn measure_services(
         throughput,
         stages_ms: Stages { client_seal, recrypt, scan, decide, network_and_queues },
         probe_bytes: veilmatch_sealed::sealed_bytes(arguments.dim) as u64,
-        matcher_disk_bytes_per_template: disk("matcher/data") as f64 / (gallery + SINGLES) as f64,
+        matcher_disk_bytes_per_template: matcher_disk / (gallery + SINGLES) as f64,
         processes,
+        restart,
     };
     running.processes.stop().await;
     Ok(report)
+}
+
+/// Kills everything, starts it again, and looks for people spread over the whole gallery.
+async fn start_again(
+    running: &mut Running,
+    name: &CollectionId,
+    people: &[(SubjectId, Embedding)],
+    asked: usize,
+    progress: &Progress,
+) -> Result<Restart, CliError> {
+    let bar = progress.stage("restart", asked);
+    let index_bytes = disk_bytes(&running.deployment().folder().join("matcher/data/index"));
+    for role in Role::ALL {
+        running.processes.kill(role).await;
+    }
+    let begun = Instant::now();
+    for role in Role::ALL {
+        running.processes.restart(role).await.map_err(CliError::protocol)?;
+    }
+    running.wait_for_holders().await?;
+    running.wait_for_matcher().await?;
+    let collection = running.deployment().client()?.collection(name.as_str()).map_err(stopped)?;
+    let threshold = Threshold::new(THRESHOLD).map_err(CliError::protocol)?;
+    let (mut ready_ms, mut wrong) = (0.0, 0);
+    let some: Vec<_> = people.iter().step_by(people.len().div_ceil(asked.max(1)).max(1)).take(asked).collect();
+    for (subject, embedding) in &some {
+        let outcome = collection.identify(embedding, Ask::Best, threshold).await.map_err(stopped)?;
+        if ready_ms == 0.0 {
+            ready_ms = milliseconds(begun.elapsed());
+        }
+        wrong += usize::from(outcome != Outcome::Best(Some(subject.clone())));
+        bar.step();
+    }
+    let matcher_memory_bytes = running.processes.id(Role::Matcher).and_then(resident).unwrap_or_default();
+    Ok(Restart { ready_ms, asked: some.len(), wrong, matcher_memory_bytes, index_bytes })
 }
 
 /// So many clients ask until `queries` questions are answered or refused, at least one each.
