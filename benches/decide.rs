@@ -21,7 +21,7 @@ fn norm(c: &mut Criterion) {
         .map(|&x| (f64::from(x) * COORDINATE_SCALE as f64).round() as i64 as u64)
         .collect();
     let parts = additive_shares(&values, 1).map(|part| part.iter().map(|v| v & ((1 << 48) - 1)).collect::<Vec<_>>());
-    let bounds = NormBounds::unit(COORDINATE_SCALE, DIMENSION);
+    let bounds = NormBounds::unit(COORDINATE_SCALE);
     let inputs = || {
         Party::ALL.map(|party| {
             let (own, next) = (&parts[party.index()], &parts[party.next().index()]);

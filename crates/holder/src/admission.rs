@@ -221,7 +221,7 @@ impl Admission {
                         .map(|o| (o.own.expose().as_slice(), o.next.expose().as_slice()))
                         .collect();
                     let dimension = parts.first().map_or(0, |(own, _)| own.len());
-                    let bounds = NormBounds::unit(COORDINATE_SCALE, dimension);
+                    let bounds = NormBounds::unit(COORDINATE_SCALE);
                     let inputs = norm_inputs(state.party, &parts, &bounds);
                     let wanted = Wanted::Norm { templates: checked.len(), dimension };
                     let run = Run::start(state, &mut self.channel, &agreed.seeds, wanted, inputs, NORM)?;

@@ -469,7 +469,7 @@ impl Query {
         let opened = self.opened.as_ref().ok_or(HolderError::OutOfTurn(self.channel.session))?;
         let parts = [(opened.own.expose().as_slice(), opened.next.expose().as_slice())];
         let dimension = self.associated.dimension.get();
-        let bounds = NormBounds::unit(COORDINATE_SCALE, dimension);
+        let bounds = NormBounds::unit(COORDINATE_SCALE);
         let inputs = norm_inputs(state.party, &parts, &bounds);
         Run::start(state, &mut self.channel, seeds, Wanted::Norm { templates: 1, dimension }, inputs, NORM)
     }

@@ -134,7 +134,7 @@ mod tests {
         }
         assert!(Arc::ptr_eq(&first, &circuits.get(wanted(1))), "it is used again, so another one is the oldest");
         let norm = circuits.get(Wanted::Norm { templates: 3, dimension: 16 });
-        assert_eq!(norm.input_count(), 3 * (2 * 16 + 2));
+        assert_eq!(norm.input_count(), 3 * (16 + 2));
         assert!(Arc::ptr_eq(&first, &circuits.get(wanted(1))));
         assert!(!circuits.0.iter().any(|(kept, _)| *kept == wanted(2)));
         assert_eq!(circuits.0.len(), KEPT);

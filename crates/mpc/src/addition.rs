@@ -44,15 +44,18 @@ fn positions(builder: &mut CircuitBuilder, sum: &Operands, count: usize) -> Vec<
         .collect()
 }
 
+/// The carry of first + second into bit `place`; `None` for bit 0.
+pub(crate) fn carry_into(builder: &mut CircuitBuilder, sum: &Operands, place: usize) -> Option<Wire> {
+    let ranges = positions(builder, sum, place);
+    carry_out(builder, ranges)
+}
+
 /// The top bit of first + second mod 2^w. w = 16 takes 39 ANDs per lane, w = 20 takes 50; 1 + ⌈log₂(w−1)⌉ rounds.
 /// `None` for numbers of no bits.
 pub(crate) fn sign_of_sum(builder: &mut CircuitBuilder, sum: &Operands) -> Option<Wire> {
     let top = builder.xor(*sum.first.last()?, *sum.second.last()?);
-    let ranges = positions(builder, sum, sum.first.len() - 1);
-    Some(match carry_out(builder, ranges) {
-        Some(carry) => builder.xor(top, carry),
-        None => top,
-    })
+    let carry = carry_into(builder, sum, sum.first.len() - 1);
+    Some(carry.map_or(top, |carry| builder.xor(top, carry)))
 }
 
 /// All bits of first + second mod 2^w, lowest first, in the same number of rounds (Sklansky's prefix adder: n/2·log₂ n

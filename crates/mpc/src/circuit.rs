@@ -111,7 +111,8 @@ impl CircuitBuilder {
         self.nodes.get(wire.index()).map_or(0, |node| node.lanes)
     }
 
-    fn depth(&self, wire: Wire) -> usize {
+    /// The rounds that a wire's value takes after the inputs.
+    pub(crate) fn depth(&self, wire: Wire) -> usize {
         self.nodes.get(wire.index()).map_or(0, |node| node.depth)
     }
 

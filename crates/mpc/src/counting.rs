@@ -32,6 +32,16 @@ pub(crate) fn any_of_rows(builder: &mut CircuitBuilder, wire: Wire, rows: usize,
     join_rows(builder, wire, rows, columns, CircuitBuilder::or)
 }
 
+/// OR of wires; `None` of none. The two that are known first are joined first, so that late ones wait for nothing.
+pub(crate) fn any_of(builder: &mut CircuitBuilder, mut wires: Vec<Wire>) -> Option<Wire> {
+    while wires.len() > 1 {
+        wires.sort_by_key(|&wire| std::cmp::Reverse(builder.depth(wire)));
+        let (a, b) = (wires.pop()?, wires.pop()?);
+        wires.push(builder.or(a, b));
+    }
+    wires.pop()
+}
+
 /// AND gates per holder that take as long as one more round: a third of a millisecond between services, at about one
 /// nanosecond a gate on a core that three holders share.
 pub(crate) const GATES_PER_ROUND: usize = 400_000;

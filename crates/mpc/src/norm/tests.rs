@@ -48,9 +48,12 @@ fn fits_by_three(vectors: &[Vec<i64>], bounds: &NormBounds) -> Vec<bool> {
     read_norm(&open_by_three(circuit, &inputs(vectors, bounds), 5)).unwrap()
 }
 
-fn unit_bounds(dimension: usize) -> NormBounds {
-    NormBounds::unit(SCALE as u64, dimension)
+fn unit_bounds() -> NormBounds {
+    NormBounds::unit(SCALE as u64)
 }
+
+/// (1+ε)·S.
+const LARGEST: u64 = (SCALE + SCALE / 100) as u64;
 
 fn square(vector: &[i64]) -> i128 {
     vector.iter().map(|&m| i128::from(m) * i128::from(m)).sum()
@@ -59,7 +62,7 @@ fn square(vector: &[i64]) -> i128 {
 /// The oracle: exact integers.
 fn plain(vector: &[i64], bounds: &NormBounds) -> bool {
     let range = i128::from(bounds.low)..=i128::from(bounds.high);
-    vector.iter().all(|m| m.unsigned_abs() <= bounds.coordinate) && range.contains(&square(vector))
+    vector.iter().all(|m| m.unsigned_abs() <= LARGEST) && range.contains(&square(vector))
 }
 
 /// The directions of real embeddings: roughly normal coordinates, normalised.
@@ -97,7 +100,7 @@ fn axis(dimension: usize, sign: i64) -> Vec<i64> {
 fn honest_vectors_fit_with_a_wide_margin() {
     let mut stream = Stream::public([32; 32]);
     for (dimension, count) in [(16, 200), (64, 100), (512, 30), (1024, 20)] {
-        let bounds = unit_bounds(dimension);
+        let bounds = unit_bounds();
         let mut vectors: Vec<Vec<i64>> = (0..count).map(|_| unit(dimension, &mut stream)).collect();
         vectors.extend([axis(dimension, 1), axis(dimension, -1)]);
         // The same coordinate everywhere, where rounding errors all have one sign.
@@ -110,7 +113,8 @@ fn honest_vectors_fit_with_a_wide_margin() {
         assert!(worst * 200 < i128::from(allowed), "d {dimension}: {worst} of {allowed}");
         assert!(typical * 800 < i128::from(allowed), "d {dimension}: {typical} of {allowed}");
         let largest = vectors.iter().flatten().map(|m| m.unsigned_abs()).max().unwrap();
-        assert!(largest + SCALE as u64 / 100 <= bounds.coordinate, "one axis leaves a hundredth of S");
+        assert!(largest + SCALE as u64 / 100 <= LARGEST, "one axis leaves a hundredth of S");
+        assert!(LARGEST <= HALF_WINDOW - (2 << dropped_bits(dimension)), "which every window has room for");
         assert_eq!(fits(&vectors, &bounds), vec![true; vectors.len()], "d {dimension}");
     }
 }
@@ -172,7 +176,7 @@ fn aliases(dimension: usize) -> Vec<(&'static str, Vec<i64>)> {
 fn attacks_do_not_fit_and_unit_vectors_do() {
     let mut stream = Stream::public([33; 32]);
     for dimension in [16, 64, 512, 1024] {
-        let bounds = unit_bounds(dimension);
+        let bounds = unit_bounds();
         for (name, vector) in attacks(dimension, &mut stream) {
             assert!(!plain(&vector, &bounds), "{name}");
             assert_eq!(fits(&[vector], &bounds), [false], "{name}, d {dimension}");
@@ -188,7 +192,7 @@ fn attacks_do_not_fit_and_unit_vectors_do() {
 #[test]
 fn sums_that_alias_modulo_2_48_do_not_fit() {
     for dimension in [16, 64, 512, 1024] {
-        let bounds = unit_bounds(dimension);
+        let bounds = unit_bounds();
         for (name, vector) in aliases(dimension) {
             let wrapped = square(&vector).rem_euclid(1 << 48) as u64;
             assert!((bounds.low..=bounds.high).contains(&wrapped), "{name}: the attack would pass the sum alone");
@@ -198,24 +202,59 @@ fn sums_that_alias_modulo_2_48_do_not_fit() {
 }
 
 #[test]
-fn no_vector_of_small_coordinates_can_alias() {
-    let bounds = unit_bounds(1024);
-    let largest = u128::from(bounds.coordinate) * u128::from(bounds.coordinate) * 1024;
-    assert!(largest < 1 << 47);
-    let vectors = [vec![bounds.coordinate as i64; 1024], vec![-(bounds.coordinate as i64); 1024]];
-    assert_eq!(fits(&vectors, &bounds), [false, false]);
+fn no_vector_inside_the_window_can_alias() {
+    for dimension in 1..=1024 {
+        let (dropped, squared) = (dropped_bits(dimension), |m: u64| dimension as u128 * u128::from(m) * u128::from(m));
+        match dropped {
+            // One more would be too many, or more than an honest coordinate can do without.
+            1.. => {
+                assert!(squared(HALF_WINDOW + (2 << dropped) - 1) < 1 << 48);
+                assert!(dropped == 16 || squared(HALF_WINDOW + (4 << dropped) - 1) >= 1 << 48);
+            }
+            // Exact: 2^48 only if all coordinates are -2^19, and then it is 0 modulo 2^48.
+            0 => assert!(dimension == 1024 && squared(HALF_WINDOW) == 1 << 48 && squared(HALF_WINDOW - 1) < 1 << 48),
+        }
+    }
+    for value in [HALF_WINDOW as i64, HALF_WINDOW as i64 - 1, LARGEST as i64] {
+        for vector in [vec![value; 1024], vec![-value; 1024]] {
+            assert_eq!(fits(&[vector], &unit_bounds()), [false], "{value}");
+        }
+    }
+}
+
+/// Parts whose low bits are chosen, because what is dropped of each of them matters: the worst that a client can send.
+#[test]
+fn the_window_is_as_wide_as_the_documentation_says() {
+    let any_sum = NormBounds { low: 1, high: (1 << 47) - 1 };
+    for dimension in [16, 512, 700, 1000, 1024] {
+        let dropped = dropped_bits(dimension);
+        let (half, step) = (HALF_WINDOW as i64, 1i64 << dropped);
+        let error = if dropped == 0 { 0 } else { 2 * step };
+        let mut stream = Stream::public([40; 32]);
+        for edge in [-half, -half + error, half, half + error] {
+            for near in [-step - 1, -step, -1, 0, 1, step - 1, step] {
+                let m = edge + near;
+                for low_bits in [[0, 0], [step - 1, step - 1], [step - 1, 0], [step / 2, step - 1]] {
+                    let mut parts = Parts::of(&with(&vec![0; dimension], &[(1, m)]), &mut stream);
+                    for (part, low) in low_bits.into_iter().enumerate() {
+                        parts.0[part][1] = parts.0[part][1] & !(step as u64 - 1) | low as u64;
+                    }
+                    parts.0[2][1] = (m as u64).wrapping_sub(parts.0[0][1]).wrapping_sub(parts.0[1][1]) & MASK;
+                    let shares = Party::ALL.map(|party| norm_inputs(party, &[parts.held_by(party)], &any_sum));
+                    let sum =
+                        (0..shares[0].len()).map(|i| shares.iter().fold(0u64, |s, v| s.wrapping_add(v[i]) & MASK));
+                    let circuit = norm_circuit(1, dimension);
+                    let fit = read_norm(&circuit.evaluate_in_clear(&sum.collect::<Vec<u64>>())).unwrap() == [true];
+                    let (always, ever) = (-half + error <= m && m < half, -half <= m && m < half + error);
+                    assert!(if fit { ever } else { !always }, "d {dimension}: {m} fits: {fit}");
+                }
+            }
+        }
+    }
 }
 
 #[test]
-fn the_bounds_are_exact() {
-    let anything = NormBounds { coordinate: 264_765, low: 0, high: 1 << 46 };
-    assert_eq!(anything.coordinate, unit_bounds(16).coordinate);
-    let b = anything.coordinate as i64;
-    for (value, fit) in [(b, true), (-b, true), (b + 1, false), (-b - 1, false), (b - 1, true), (1 - b, true)] {
-        for place in [0, 7, 15] {
-            assert_eq!(fits(&[with(&[0; 16], &[(place, value)])], &anything), [fit], "{value}");
-        }
-    }
+fn the_bounds_of_the_sum_are_exact() {
     let mut stream = Stream::public([34; 32]);
     let vector = unit(16, &mut stream);
     let sum = square(&vector) as u64;
@@ -225,17 +264,17 @@ fn the_bounds_are_exact() {
         (sum - 1, sum - 1, false),
         (sum - 1, sum, true),
         (sum, sum + 1, true),
-        (0, sum - 1, false),
+        (1, sum - 1, false),
         (sum + 1, 1 << 46, false),
     ] {
-        assert_eq!(fits(std::slice::from_ref(&vector), &NormBounds { low, high, ..anything }), [fit]);
+        assert_eq!(fits(std::slice::from_ref(&vector), &NormBounds { low, high }), [fit]);
     }
 }
 
 #[test]
 fn random_vectors_are_judged_as_by_exact_integers() {
     let mut stream = Stream::public([35; 32]);
-    let bounds = unit_bounds(16);
+    let bounds = unit_bounds();
     let mut vectors = Vec::new();
     for _ in 0..300 {
         let factor = 0.99 + f64::from(stream.next_u32()) / f64::from(u32::MAX) * 0.02;
@@ -250,7 +289,7 @@ fn random_vectors_are_judged_as_by_exact_integers() {
 fn one_bad_vector_changes_its_own_verdict_only() {
     let mut stream = Stream::public([36; 32]);
     let honest: Vec<Vec<i64>> = (0..70).map(|_| unit(16, &mut stream)).collect();
-    let bounds = unit_bounds(16);
+    let bounds = unit_bounds();
     let bad: Vec<Vec<i64>> = attacks(16, &mut stream).into_iter().chain(aliases(16)).map(|(_, v)| v).collect();
     for (place, vector) in bad.into_iter().enumerate() {
         let place = place * 41 % honest.len();
@@ -265,7 +304,7 @@ fn one_bad_vector_changes_its_own_verdict_only() {
 fn three_holders_judge_as_exact_integers_do() {
     let mut stream = Stream::public([37; 32]);
     for dimension in [16, 64, 512, 1024] {
-        let bounds = unit_bounds(dimension);
+        let bounds = unit_bounds();
         let mut vectors: Vec<Vec<i64>> = (0..3).map(|_| unit(dimension, &mut stream)).collect();
         vectors.extend(attacks(dimension, &mut stream).into_iter().chain(aliases(dimension)).map(|(_, v)| v));
         vectors.push(vectors[0].iter().map(|m| -m).collect());
@@ -293,7 +332,7 @@ fn shares_of_a_dot_product_add_up() {
 #[test]
 fn a_vector_of_another_dimension_is_not_compared_in_part() {
     let mut stream = Stream::public([39; 32]);
-    let bounds = unit_bounds(16);
+    let bounds = unit_bounds();
     // A seventeenth coordinate that nobody would compare, with a square that vanishes modulo 2^48.
     let mut longer = unit(16, &mut stream);
     longer.push(1 << 24);
@@ -310,8 +349,8 @@ fn gates_and_rounds_are_those_of_the_documentation() {
         let circuit = norm_circuit(templates, dimension);
         (circuit.and_bits(), circuit.rounds())
     };
-    assert_eq!([cost(1, 64), cost(1, 512), cost(1, 1024)], [(25_674, 11), (202_186, 11), (403_914, 11)]);
-    assert_eq!(cost(16, 512), (2_716_848, 12));
+    assert_eq!([cost(1, 64), cost(1, 512), cost(1, 1024)], [(6506, 11), (48_842, 11), (175_562, 11)]);
+    assert_eq!(cost(16, 512), (781_472, 11));
 }
 
 #[test]
