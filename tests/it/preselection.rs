@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
-use veilmatch_cluster::{Address, Cluster, ClusterError};
+use veilmatch_cluster::{Address, Cluster, ClusterError, Crash};
 use veilmatch_conformance::{Tally, judge};
 use veilmatch_domain::{
     Budgets, Decision, Dimension, Embedding, Explain, GroupId, Outcome, Party, Policy, Preselection, PreselectionRules,
@@ -546,6 +546,97 @@ fn a_network_that_loses_repeats_cuts_and_alters() {
                 scene.cluster.network.heal();
                 scene.cluster.take_failures();
                 assert_eq!(scene.cluster.ask(&people[0], query.clone()), expected, "{from:?} {to:?} {nth} {kind:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn groups_that_are_cut_in_different_ways_are_searched_together() {
+    let people = random_people(8, 9);
+    let mut scene = scene(980, policy(), 2, &[]);
+    for (hot, part) in [None, Some(M), Some(64)].into_iter().zip(people.chunks(3)) {
+        scene.cluster.set_hot_dimensions(hot);
+        let from = scene.people.len();
+        let part: Vec<_> = (from..).map(subject).zip(part.iter().cloned()).collect();
+        assert_eq!(scene.enrol(&part).unwrap(), vec![Verdict::Accepted; 3]);
+        scene.people.extend(part);
+    }
+    let cuts = |scene: &Scene| -> BTreeSet<Option<usize>> {
+        let index = scene.cluster.matcher().index(scene.cluster.collection()).unwrap();
+        index.groups().map(|g| g.packed.cold.as_ref().map(|cold| cold.from * g.packed.layout.beta())).collect()
+    };
+    assert_eq!(cuts(&scene), BTreeSet::from([None, Some(64), Some(128)]));
+    let whole = Query::new(Decision::Best, Threshold::new(0.4).unwrap());
+    let all = |scene: &mut Scene| {
+        for (person, embedding) in people.iter().enumerate() {
+            let found = Ok(Outcome::Best(Some(subject(person))));
+            assert_eq!(scene.cluster.ask(embedding, whole.clone()), found);
+        }
+    };
+    all(&mut scene);
+    let query = asking(Decision::Best, 0.4, 0.3, 9);
+    assert_eq!(refused(scene.cluster.ask(&people[0], query.clone())), "not-segmented");
+    // Built anew, all of them are cut alike.
+    scene.cluster.set_hot_dimensions(Some(M));
+    scene.cluster.rotate().unwrap();
+    assert_eq!(cuts(&scene), BTreeSet::from([Some(128)]));
+    all(&mut scene);
+    for (person, embedding) in people.iter().enumerate() {
+        assert_eq!(scene.cluster.ask(embedding, query.clone()), Ok(Outcome::Best(Some(subject(person)))));
+    }
+    assert_eq!(scene.cluster.take_failures(), []);
+}
+
+#[test]
+fn holders_that_take_their_time_or_crash() {
+    let people = random_people(9, 4);
+    let mut scene = scene(990, policy(), 2, &people);
+    let query = asking(Decision::Best, 0.4, 0.3, 4);
+    let expected = Ok(Outcome::Best(Some(subject(0))));
+    // Frames and sums wait for a holder's own computation, in whatever order it ends.
+    for order in 0..4 {
+        scene.cluster.deferred = Some(Vec::new());
+        let (collection, now) = (scene.cluster.collection().clone(), scene.cluster.now);
+        let (request, pending) = scene.cluster.client.ask(&collection, &people[0], query.clone(), now).unwrap();
+        let id = scene.cluster.submit(request);
+        scene.cluster.run();
+        let computed = (0..).take_while(|step| scene.cluster.compute(order * step)).count();
+        assert!(computed >= 6, "two stages at three holders");
+        let answer = scene.cluster.answer_of(id).unwrap();
+        assert_eq!(pending.read(&answer), Ok(Outcome::Best(Some(subject(0)))));
+        scene.cluster.deferred = None;
+    }
+    // A crash at any reaction: an answer or an error, and every opening that left is in the log.
+    for party in Party::ALL {
+        let count = Arc::new(Mutex::new(0));
+        let seen = Arc::clone(&count);
+        scene.cluster.crashes = Some(Box::new(move |at, _| {
+            *seen.lock().unwrap() += usize::from(at == party);
+            None
+        }));
+        assert_eq!(scene.cluster.ask(&people[0], query.clone()), expected);
+        let steps = *count.lock().unwrap();
+        assert!(steps > 20, "{steps}");
+        for crash in [Crash::BeforeSaving, Crash::BeforeRecords, Crash::BeforeSending, Crash::AfterSending] {
+            for nth in (0..steps).step_by(3) {
+                let [coarse, _, decisions, _] = entries(&scene, party);
+                let mut number = 0;
+                scene.cluster.crashes = Some(Box::new(move |at, _| {
+                    number += usize::from(at == party);
+                    (at == party && number == nth + 1).then_some(crash)
+                }));
+                match scene.cluster.ask(&people[0], query.clone()) {
+                    Err(ClusterError::Client(error)) => assert!(!error.suspects().is_empty(), "{error:?}"),
+                    outcome => assert_eq!(outcome, expected, "{crash:?} {nth}"),
+                }
+                scene.cluster.crashes = None;
+                assert!(scene.cluster.take_broken().is_none());
+                scene.cluster.pass_deadlines();
+                scene.cluster.take_failures();
+                let [coarse_now, _, decisions_now, _] = entries(&scene, party);
+                assert!(coarse_now <= coarse + 1 && decisions_now <= decisions + 1, "{crash:?} {nth}");
+                assert_eq!(scene.cluster.ask(&people[0], query.clone()), expected, "{crash:?} {nth}");
             }
         }
     }

@@ -239,7 +239,8 @@ impl Storage for DiskStorage {
     fn mapped(&self, collection: &CollectionId, record: &GroupRecord) -> Option<Segments> {
         let name =
             BodiesName { collection: collection.clone(), group: record.packed.group, revision: record.packed.revision };
-        self.index.map(&name, &group_row(record), self.index.fits())
+        let cold_too = record.packed.cold.is_some() && self.index.fits();
+        self.index.map(&name, &group_row(record), cold_too)
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! What is opened, and when: first whether the probe is a unit vector; then, only at a holder that has seen "fits" and whose
 //! digest of everything that the answer depends on is that of both peers, the decision. A session gives one decision and its
-//! secrets die with it. What does not depend on each other runs side by side:
+//! secrets die with it. A query with a preselection opens a coarse stage first, under the same conditions: see `preselection`. What does not depend on each other runs side by side:
 //!
 //! - The norm check runs beside recrypt, scan and comparison. Up to an opening, all that a holder receives of the comparison
 //!   is masked by a seed that it does not have, so it may be computed for a probe that does not fit; the matcher gets a
@@ -14,7 +14,11 @@
 //!   the digests of both peers have come and agree. Two holders that were shown different sums find out before either
 //!   lets go; a third one that keeps that from them cannot open anything without one of theirs.
 //!
-//! Who sees what: the matcher gets the probe's bodies under the session's secret s_0, and replies it cannot read.
+//! The phases, and where they are: `probe` has the recrypt and the norm check, `sharing` the scan check and the shares of
+//! scores, which are computed away from the session, `preselection` the coarse stage.
+//!
+//! Who sees what: the matcher gets the probe's bodies under the session's secret s_0, replies it cannot read, and after a
+//! coarse stage the groups that hold candidates.
 //! Holders get the probe's bodies (they are ciphertexts) and shares of scores that are uniform; the outcome is theirs to
 //! know, because budgets and the log need it. Nobody gets a score.
 
@@ -191,7 +195,7 @@ impl Query {
 
     /// Takes the matcher's sums; once for each stage.
     pub(crate) fn sums(&mut self, state: &mut State, stage: Stage, groups: Vec<GroupSums>) -> Result<(), HolderError> {
-        if stage != self.stage && !matches!(self.phase, Phase::Finished) {
+        if stage != self.stage {
             return Err(HolderError::OtherStage(self.channel.session));
         }
         if self.early_sums.is_some() || matches!(self.phase, Phase::Computing(_) | Phase::Decision(_) | Phase::Finished)
