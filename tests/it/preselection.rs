@@ -21,10 +21,13 @@ use crate::cheats::{Puppet, Scene, points_at};
 /// Dimension of every gallery here, and of its coarse stage.
 const D: usize = 256;
 const M: u16 = 128;
-const RULES: PreselectionRules = PreselectionRules { least_dimensions: 64, most_groups: 100 };
+
+fn rules() -> PreselectionRules {
+    PreselectionRules { least_dimensions: 64, most_groups: 100, lowest_threshold: Threshold::new(-0.9).unwrap() }
+}
 
 fn policy() -> Policy {
-    Policy { preselection: Some(RULES), ..Policy::permissive(Dimension::new(D).unwrap()) }
+    Policy { preselection: Some(rules()), ..Policy::permissive(Dimension::new(D).unwrap()) }
 }
 
 fn asking(decision: Decision, threshold: f64, coarse: f64, most_groups: u32) -> Query {
@@ -269,16 +272,16 @@ fn policy_index_and_budgets() {
     // Off by default, and bounded: refused before anything is opened or computed.
     let before = entries(&scene, Party::K1);
     assert_eq!(refused(ask(&mut scene, &query)), "preselection-not-allowed");
-    let rules = PreselectionRules { least_dimensions: 192, most_groups: 4 };
-    scene.cluster.set_policy(&Policy { preselection: Some(rules), ..without.clone() }).unwrap();
+    let strict = PreselectionRules { least_dimensions: 192, ..rules() };
+    scene.cluster.set_policy(&Policy { preselection: Some(strict), ..without.clone() }).unwrap();
     assert_eq!(refused(ask(&mut scene, &query)), "preselection");
-    let rules = PreselectionRules { least_dimensions: 128, most_groups: 3 };
-    scene.cluster.set_policy(&Policy { preselection: Some(rules), ..without.clone() }).unwrap();
+    let strict = PreselectionRules { most_groups: 3, ..rules() };
+    scene.cluster.set_policy(&Policy { preselection: Some(strict), ..without.clone() }).unwrap();
     assert_eq!(refused(ask(&mut scene, &query)), "preselection");
     let verify = asking(Decision::Verify { subject: subject(0) }, 0.4, 0.1, 2);
     assert_eq!(refused(ask(&mut scene, &verify)), "preselection");
     assert_eq!(entries(&scene, Party::K1), before);
-    scene.cluster.set_policy(&Policy { preselection: Some(RULES), ..without }).unwrap();
+    scene.cluster.set_policy(&Policy { preselection: Some(rules()), ..without }).unwrap();
     // On other dimensions than the index is cut at, it would read more than a full search.
     let other = Preselection { dimensions: 64, ..query.preselection.unwrap() };
     let other = Query { preselection: Some(other), ..query.clone() };
@@ -330,7 +333,7 @@ fn policy_index_and_budgets() {
 fn a_coarse_stage_needs_whole_blocks_of_every_group() {
     // The test plays the matcher, which does not look: groups of blocks of 64 and 32.
     let mut puppet = Puppet::with_groups(931);
-    let rules = PreselectionRules { least_dimensions: 1, most_groups: 100 };
+    let rules = PreselectionRules { least_dimensions: 1, ..rules() };
     let dimension = Dimension::new(crate::cheats::D).unwrap();
     let policy = Policy { preselection: Some(rules), ..Policy::permissive(dimension) };
     puppet.scene.cluster.set_policy(&policy).unwrap();

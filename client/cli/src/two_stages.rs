@@ -64,14 +64,14 @@ fn lfw_is_identified_as_by_a_full_search() {
             hit_rate: 1.0,
             widths: vec![m.into()],
             margins: vec![BAND * decision_noise(&GLWE_2048_V1, Layout::new(4, 16).unwrap(), width).0],
-            templates_per_body: GROUP as usize,
+            templates_per_group: GROUP as usize,
             resamples: 100,
             seed: 1,
         };
         let coarse = calibrate(&turned, &calibration, &reported, &settings).unwrap().widths.remove(0).threshold;
         let coarse = Threshold::new(coarse).unwrap();
 
-        let rules = PreselectionRules { least_dimensions: 64, most_groups: 1000 };
+        let rules = PreselectionRules { least_dimensions: 64, most_groups: 1000, lowest_threshold: coarse };
         let policy = Policy { preselection: Some(rules), ..Policy::permissive(dimension) };
         let (collection, client) = (CollectionId::new("lfw").unwrap(), ClientId::new("gate").unwrap());
         let mut cluster = Cluster::new(GLWE_2048_V1, collection, policy, client, os_entropy).unwrap();

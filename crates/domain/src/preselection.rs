@@ -26,6 +26,8 @@ pub struct PreselectionRules {
     pub least_dimensions: u16,
     /// Largest cap of candidate groups that may be asked for.
     pub most_groups: u32,
+    /// Lowest coarse threshold that may be asked for: a very low one tells which group is nearest to any vector.
+    pub lowest_threshold: Threshold,
 }
 
 /// Why a preselection is refused.
@@ -45,6 +47,14 @@ pub enum PreselectionError {
         asked: u16,
         /// The policy's least.
         least: u16,
+    },
+    /// The coarse threshold is below what the policy allows.
+    #[error("coarse threshold {asked}; the policy asks for at least {lowest}")]
+    Threshold {
+        /// What was asked.
+        asked: Threshold,
+        /// The policy's lowest.
+        lowest: Threshold,
     },
     /// More groups than the policy allows, or none.
     #[error("a cap of {asked} candidate groups; the policy allows 1 to {allowed}")]
@@ -92,6 +102,9 @@ impl PreselectionRules {
         if asked.dimensions < rules.least_dimensions {
             return Err(PreselectionError::TooFewDimensions { asked: asked.dimensions, least: rules.least_dimensions });
         }
+        if asked.threshold < rules.lowest_threshold {
+            return Err(PreselectionError::Threshold { asked: asked.threshold, lowest: rules.lowest_threshold });
+        }
         if asked.most_groups == 0 || asked.most_groups > rules.most_groups {
             return Err(PreselectionError::Groups { asked: asked.most_groups, allowed: rules.most_groups });
         }
@@ -123,7 +136,9 @@ mod tests {
         };
         assert_eq!(refusal(&policy, &asked(192, 2)), Some(PreselectionError::NotAllowed));
         assert_eq!(PolicyError::from(PreselectionError::NotAllowed).code(), "preselection-not-allowed");
-        policy.preselection = Some(PreselectionRules { least_dimensions: 128, most_groups: 8 });
+        let threshold = |cosine| Threshold::new(cosine).unwrap();
+        let rules = PreselectionRules { least_dimensions: 128, most_groups: 8, lowest_threshold: threshold(0.1) };
+        policy.preselection = Some(rules);
         assert_eq!(policy.validate(), Ok(()));
         assert_eq!(refusal(&policy, &asked(128, 8)), None);
         let few = PreselectionError::TooFewDimensions { asked: 127, least: 128 };
@@ -132,11 +147,14 @@ mod tests {
             let groups = PreselectionError::Groups { asked: most, allowed: 8 };
             assert_eq!(refusal(&policy, &asked(192, most)), Some(groups));
         }
+        policy.preselection = Some(PreselectionRules { lowest_threshold: threshold(0.11), ..rules });
+        let low = PreselectionError::Threshold { asked: threshold(0.1), lowest: threshold(0.11) };
+        assert_eq!(refusal(&policy, &asked(192, 2)), Some(low));
         let subject = crate::SubjectId::new("alice").unwrap();
         let verify = Query { decision: Decision::Verify { subject }, ..asked(192, 2) };
         assert_eq!(refusal(&policy, &verify), Some(PreselectionError::Mode));
         for (least_dimensions, most_groups) in [(0, 1), (64, 0), (512, 1)] {
-            policy.preselection = Some(PreselectionRules { least_dimensions, most_groups });
+            policy.preselection = Some(PreselectionRules { least_dimensions, most_groups, ..rules });
             assert!(matches!(policy.validate(), Err(PolicyError::Invalid { .. })));
         }
     }
@@ -169,7 +187,8 @@ mod tests {
         assert_eq!(borsh::from_slice::<Policy>(&before).unwrap(), policy);
         for best in [false, true] {
             policy.best = best;
-            policy.preselection = Some(PreselectionRules { least_dimensions: 64, most_groups: 3 });
+            policy.preselection =
+                Some(PreselectionRules { least_dimensions: 64, most_groups: 3, lowest_threshold: threshold });
             let bytes = borsh::to_vec(&policy).unwrap();
             assert_eq!(borsh::from_slice::<Policy>(&bytes).unwrap(), policy);
             assert!(borsh::from_slice::<Policy>(&bytes[..bytes.len() - 1]).is_err());

@@ -253,27 +253,9 @@ impl Query {
                             return Ok(());
                         }
                         Running::ReadyToOpen(stage) => {
-                            let (client, collection) = (&self.associated.client, &self.associated.collection);
-                            let (client, collection) = (client.clone(), collection.clone());
-                            let (query, window_seconds) = (self.asked.clone(), self.window_seconds);
-                            let event = match self.stage {
-                                Stage::Coarse => {
-                                    let groups = self.scope.groups.len() as u32;
-                                    let stage = stage as u8;
-                                    AuditEvent::Preselection {
-                                        client,
-                                        collection,
-                                        query,
-                                        groups,
-                                        stage,
-                                        window_seconds,
-                                    }
-                                }
-                                Stage::Whole | Stage::Rest => {
-                                    let stage = stage as u8;
-                                    AuditEvent::Opening { client, collection, query, stage, window_seconds }
-                                }
-                            };
+                            let groups = self.scope.groups.len() as u32;
+                            let of = (&self.associated, &self.asked, self.window_seconds);
+                            let event = opening(of, self.stage, groups, stage as u8);
                             if stage == 0
                                 && let Some(asking) = state.asking.get_mut(&self.channel.session)
                             {
@@ -447,6 +429,21 @@ impl Query {
             }
         }
         suspects
+    }
+}
+
+/// What is logged before a part of a stage is opened.
+fn opening(
+    (associated, asked, window_seconds): (&Associated, &Asked, u32),
+    of: Stage,
+    groups: u32,
+    stage: u8,
+) -> AuditEvent {
+    let (client, collection) = (associated.client.clone(), associated.collection.clone());
+    let query = asked.clone();
+    match of {
+        Stage::Coarse => AuditEvent::Preselection { client, collection, query, groups, stage, window_seconds },
+        Stage::Whole | Stage::Rest => AuditEvent::Opening { client, collection, query, stage, window_seconds },
     }
 }
 
