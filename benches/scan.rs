@@ -65,6 +65,7 @@ fn scans(c: &mut Criterion, means: &mut Means) {
         epoch: Epoch(0),
         layout,
         bodies: Bodies::arranged(&GLWE_2048_V1, layout, dimension, &natural).unwrap(),
+        cold: None,
     };
     let probe = ProbeCiphertext { masks: draw(blocks, 4), bodies: draw(blocks, 5) };
     let prepared = probe.prepare(&ring).unwrap();

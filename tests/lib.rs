@@ -37,5 +37,5 @@ pub fn subject(number: usize) -> SubjectId {
 /// If the threshold is out of range.
 #[must_use]
 pub fn query(decision: Decision, threshold: f64) -> Query {
-    Query { decision, threshold: Threshold::new(threshold).unwrap() }
+    Query::new(decision, Threshold::new(threshold).unwrap())
 }

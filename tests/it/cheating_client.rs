@@ -503,6 +503,6 @@ fn floods_of_sessions_that_never_open() {
 fn a_stranger_does_not_match() {
     let mut scene = Scene::new(409, &[3]);
     let stranger = random_unit(D, &mut scene.rng);
-    let asked = Query { decision: Decision::Best, threshold: Threshold::new(0.6).unwrap() };
+    let asked = Query::new(Decision::Best, Threshold::new(0.6).unwrap());
     assert_eq!(scene.cluster.ask(&stranger, asked), Ok(Outcome::Best(None)));
 }

@@ -3,7 +3,7 @@
 
 use veilmatch_domain::{CollectionId, Explain, GroupId};
 use veilmatch_domain::{Decision, Dimension, Outcome, Party, Policy, Revision, Suspect, Threshold};
-use veilmatch_glwe::{BuildOrder, FromHolder, GroupSums, Parameters, ToHolder, Verdict, build_session};
+use veilmatch_glwe::{BuildOrder, FromHolder, GroupSums, Parameters, Stage, ToHolder, Verdict, build_session};
 use veilmatch_holder::HolderError;
 use veilmatch_kernels::{from_bytes, to_bytes};
 
@@ -149,7 +149,7 @@ fn a_second_decision_in_one_session() {
     let (answer, _) = puppet.finish(asked, [groups.clone(), groups.clone(), groups.clone()]);
     assert_eq!(answer, Some(Ok(Outcome::Exists(true))));
     let before = puppet.scene.before();
-    for again in [ToHolder::Sums { session, groups: groups.clone() }, ToHolder::Ask { sealed }] {
+    for again in [ToHolder::Sums { session, stage: Stage::Whole, groups: groups.clone() }, ToHolder::Ask { sealed }] {
         let heard = puppet.tell(&Party::ALL, &again);
         assert!(heard.iter().all(|(_, m)| matches!(m, FromHolder::Refused { .. })), "{heard:?}");
         puppet.blames_matcher("session-spent");
@@ -162,14 +162,14 @@ fn a_second_decision_in_one_session() {
         let asked = puppet.ask(0, Decision::Exists);
         let session = asked.session;
         let mut groups = puppet.all_sums(&asked);
-        let first = puppet.tell(&[Party::K1], &ToHolder::Sums { session, groups: groups.clone() });
+        let first = puppet.tell(&[Party::K1], &ToHolder::Sums { session, stage: Stage::Whole, groups: groups.clone() });
         assert!(first.is_empty());
         if !twice {
             groups.clear();
         }
-        puppet.tell(&[Party::K1], &ToHolder::Sums { session, groups: groups.clone() });
+        puppet.tell(&[Party::K1], &ToHolder::Sums { session, stage: Stage::Whole, groups: groups.clone() });
         puppet.blames_matcher("session-spent");
-        let heard = puppet.tell(&Party::ALL, &ToHolder::Sums { session, groups });
+        let heard = puppet.tell(&Party::ALL, &ToHolder::Sums { session, stage: Stage::Whole, groups });
         assert!(!heard.iter().any(|(_, m)| matches!(m, FromHolder::Answer { .. })));
         puppet.blames_matcher("session-spent");
         puppet.scene.assert_untouched(&before);
@@ -212,7 +212,7 @@ fn different_sums_to_different_holders() {
         let asked = puppet.ask(0, Decision::Exists);
         let session = asked.session;
         let groups = puppet.all_sums(&asked);
-        puppet.tell(&odd.peers(), &ToHolder::Sums { session, groups });
+        puppet.tell(&odd.peers(), &ToHolder::Sums { session, stage: Stage::Whole, groups });
         puppet.pass_deadlines();
         let failures = puppet.scene.cluster.take_failures();
         assert!(
@@ -389,7 +389,7 @@ fn commits_out_of_turn() {
     puppet.blames_matcher("out-of-turn");
     puppet.scene.assert_untouched(&before);
     let (session, _) = puppet.recrypt(puppet.order(A, 3, (64, 2), &[(1, 0), (30, 1), (33, 2), (62, 3)])).unwrap();
-    puppet.tell(&Party::ALL, &ToHolder::Sums { session, groups: Vec::new() });
+    puppet.tell(&Party::ALL, &ToHolder::Sums { session, stage: Stage::Whole, groups: Vec::new() });
     puppet.blames_matcher("out-of-turn");
     puppet.tell(&Party::ALL, &ToHolder::Abandon { session });
     puppet.tell(&Party::ALL, &ToHolder::Commit { session });

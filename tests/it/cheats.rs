@@ -13,7 +13,7 @@ use veilmatch_domain::{
 };
 use veilmatch_glwe::{
     Bodies, BuildOrder, ClientAnswer, ClientRequest, FromHolder, GLWE_2048_V1, GroupSums, Layout, Member, PackedGroup,
-    PartPayload, ProbeCiphertext, ToHolder, Verdict, build_session, query_session, sum_parts,
+    PartPayload, ProbeCiphertext, Stage, ToHolder, Verdict, build_session, query_session, sum_parts,
 };
 use veilmatch_holder::{AuditEntry, AuditEvent, HolderError};
 use veilmatch_mpc::{Delivery, Frame, Links, PairwiseSeeds};
@@ -430,7 +430,7 @@ impl Puppet {
         let bodies = sum_parts(&parameters, &parameters.ring(), polynomials, &borrowed).ok()?;
         let BuildOrder { group, revision, epoch, layout, .. } = order;
         let bodies = Bodies::arranged(&parameters, layout, Dimension::new(D).unwrap(), &bodies).unwrap();
-        Some((session, PackedGroup { group, revision, epoch, layout, bodies }))
+        Some((session, PackedGroup { group, revision, epoch, layout, bodies, cold: None }))
     }
 
     /// Builds and commits.
@@ -498,7 +498,7 @@ impl Puppet {
     /// Sends sums to each holder; the client reads the answer if all three holders gave one.
     pub(crate) fn finish(&mut self, asked: Asked, sums: [Vec<GroupSums>; 3]) -> Finished {
         let session = asked.session;
-        let heard = self.tell_each(sums.map(|groups| ToHolder::Sums { session, groups }));
+        let heard = self.tell_each(sums.map(|groups| ToHolder::Sums { session, stage: Stage::Whole, groups }));
         (Self::read(asked.pending, &heard), heard)
     }
 

@@ -41,7 +41,7 @@ fn judged(
         Decision::Matches { max_matches } => (Question::List { max: *max_matches }, scores),
         Decision::Best => (Question::Best, scores),
     };
-    let outcome = cluster.ask(probe, Query { decision, threshold });
+    let outcome = cluster.ask(probe, Query::new(decision, threshold));
     let answer = match outcome.unwrap_or_else(|e| panic!("{e}: {:?}", cluster.take_failures())) {
         Outcome::Verify(hit) | Outcome::Exists(hit) => Answer::Any(hit),
         Outcome::TooMany => Answer::TooMany,

@@ -10,6 +10,7 @@ mod flow;
 mod gallery;
 mod lost_holder;
 mod norm;
+mod preselection;
 mod restarts;
 mod rules;
 mod view;

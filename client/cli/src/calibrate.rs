@@ -59,6 +59,10 @@ pub struct CalibrateArguments {
     /// Dimensions of the first stage, multiples of 4 from 16 on: one number or several
     #[arg(long = "m", value_name = "M,..", value_delimiter = ',', default_value = "32,64,128", value_parser = width)]
     pub widths: Vec<usize>,
+    /// Templates in one packed group, which is what a candidate makes the second stage read: a collection's
+    /// --group-capacity; without one, groups of a large collection have 8192
+    #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=8192))]
+    pub group: u32,
     /// Resamples of the bootstrap
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(100..=100_000))]
     pub resamples: u32,
@@ -130,7 +134,7 @@ struct Calibrated {
     reported_matches: usize,
     gallery: usize,
     probes: usize,
-    templates_per_body: usize,
+    templates_per_group: usize,
     widths: Vec<Row>,
     /// What the matcher would learn from each query, one sentence for each width.
     learned: Vec<String>,
@@ -173,7 +177,7 @@ impl Report for Calibrated {
              Coarse thresholds are chosen on {} matches and reported on {} others: {} probes against {} people.\n\
              Strangers: templates of others that pass, median and 99th percentile over probes.\n\
              Read: bytes as a share of the full scan, when a candidate costs its own bytes (ideal), and when it costs its\n\
-             body of {} templates (packed).\n\n{table}\n\n\
+             group of {} templates (packed), as it does.\n\n{table}\n\n\
              With so few matches the true recall may be as low as {} (95 %, exact).\n\n\
              What the matcher would learn:\n{}\n\n{}\n",
             self.dimension,
@@ -184,7 +188,7 @@ impl Report for Calibrated {
             count(self.reported_matches as u64),
             count(self.probes as u64),
             count(self.gallery as u64),
-            self.templates_per_body,
+            self.templates_per_group,
             percent(bound),
             self.learned.iter().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n"),
             self.conclusion,
@@ -236,7 +240,7 @@ fn measure(arguments: &CalibrateArguments, progress: &Progress) -> Result<Calibr
         hit_rate: arguments.hit_rate,
         widths: arguments.widths.clone(),
         margins: arguments.widths.iter().map(margin).collect::<Result<_, _>>()?,
-        templates_per_body: layout.positions(&parameters),
+        templates_per_group: arguments.group as usize,
         resamples: arguments.resamples as usize,
         seed: arguments.seed,
     };
@@ -251,21 +255,26 @@ fn measure(arguments: &CalibrateArguments, progress: &Progress) -> Result<Calibr
         reported_matches: result.reported_matches,
         gallery: result.gallery,
         probes: result.probes,
-        templates_per_body: settings.templates_per_body,
+        templates_per_group: settings.templates_per_group,
         widths: result.widths.iter().map(Row::from).collect(),
-        learned: result.widths.iter().map(learned).collect(),
+        learned: result.widths.iter().map(|width| learned(width, dimension, arguments.group)).collect(),
         conclusion: conclusion(&result.widths),
     })
 }
 
 /// What a first stage shows to the matcher.
-fn learned(coarse: &Coarse) -> String {
+fn learned(coarse: &Coarse, dimension: usize, group: u32) -> String {
+    let hot = coarse.m as f64 / dimension as f64;
+    let touched = ((coarse.read_packed - hot) / (1.0 - hot)).clamp(0.0, 1.0);
     let sizes = GALLERIES.map(|gallery| {
-        format!("{} of {}", count((coarse.candidates_mean * gallery as f64).round() as u64), count(gallery))
+        let groups = gallery.div_ceil(group.into());
+        format!("{} of the {} of {}", count((touched * groups as f64).round() as u64), count(groups), count(gallery))
     });
     format!(
-        "m = {}: which templates are near the probe, for each query: about {}; over many queries, who resembles whom",
+        "m = {}: which packed groups of {} hold somebody near the probe, for each query: about {} templates; over many \
+         queries, whose groups resemble whom",
         coarse.m,
+        count(group.into()),
         sizes.join(", or ")
     )
 }
@@ -280,8 +289,8 @@ fn conclusion(widths: &[Coarse]) -> String {
             w.recall * 100.0
         ),
         None => String::from(
-            "No first stage pays in packed bodies: nearly every body holds a candidate, so nearly everything is read. It would \
-             pay only if candidates were stored so that one can be read alone.",
+            "No first stage pays with groups of this size: nearly every group holds a candidate, so nearly everything is \
+             read. Smaller groups (--group, and the collection's --group-capacity) or more dimensions may.",
         ),
     }
 }
@@ -302,6 +311,7 @@ mod tests {
             threshold: Threshold::new(0.427).unwrap(),
             hit_rate: 1.0,
             widths: widths.to_vec(),
+            group: 512,
             resamples: 100,
             seed: 1,
             json: false,

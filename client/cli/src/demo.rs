@@ -152,7 +152,7 @@ impl Stage<'_> {
     /// Asks, judges, and says whether the answer was positive.
     fn ask(&mut self, probe: &Embedding, decision: Decision, mated: bool, asked: &mut Asked) -> Result<(), CliError> {
         let scores = self.oracle.scores(probe)?;
-        let query = Query { decision, threshold: self.threshold };
+        let query = Query::new(decision, self.threshold);
         let started = Instant::now();
         let outcome = self.engine.ask(probe, &query)?;
         asked.took += started.elapsed();
@@ -201,7 +201,7 @@ impl Stage<'_> {
         self.oracle.erase(subject);
 
         let before = self.tally.outside_band;
-        let verify = Query { decision: Decision::Verify { subject: subject.clone() }, threshold: self.threshold };
+        let verify = Query::new(Decision::Verify { subject: subject.clone() }, self.threshold);
         self.tally += match self.engine.ask(probe, &verify) {
             Err(error) if error.status() == Status::NotFound => Tally::right(),
             Err(error) => return Err(error),

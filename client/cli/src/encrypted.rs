@@ -149,7 +149,7 @@ mod tests {
         let template = synthetic::people(1, 1, dimension, 1).unwrap().remove(0).remove(0);
         assert!(engine.noise_std() > 0.0);
         engine.enroll(&[(subject("ann"), template.clone())], &|_| {}).unwrap();
-        let mut ask = |decision, t| engine.ask(&template, &Query { decision, threshold: Threshold::new(t).unwrap() });
+        let mut ask = |decision, t| engine.ask(&template, &Query::new(decision, Threshold::new(t).unwrap()));
         assert_eq!(ask(Decision::Verify { subject: subject("ann") }, 0.3).unwrap(), Outcome::Verify(true));
         let error = ask(Decision::Verify { subject: subject("bo") }, 0.3).unwrap_err();
         assert_eq!((error.reason(), error.status(), error.exit_code()), ("unknown-subject", Status::NotFound, 3));

@@ -187,7 +187,7 @@ mod tests {
 
     /// (decisions, differing, outside the band) at threshold 0.4.
     fn judged(scores: &Scores, decision: Decision, outcome: &Outcome) -> (u64, u64, u64) {
-        let query = Query { decision, threshold: Threshold::new(0.4).unwrap() };
+        let query = Query::new(decision, Threshold::new(0.4).unwrap());
         let tally = scores.judge(&query, outcome, SIGMA);
         (tally.decisions, tally.differing, tally.outside_band)
     }

@@ -34,6 +34,8 @@ pub mod verification;
 
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod two_stages;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

@@ -104,7 +104,7 @@ pub fn run(arguments: &PairsArguments, found: &Found<'_>, progress: &Progress) -
             continue;
         };
         let claimed = subject(pair.a).map_err(CliError::protocol)?;
-        let query = Query { decision: Decision::Verify { subject: claimed }, threshold };
+        let query = Query::new(Decision::Verify { subject: claimed }, threshold);
         let started = Instant::now();
         let outcome = engine.ask(probe, &query)?;
         verify += started.elapsed();

@@ -247,7 +247,7 @@ mod tests {
         let mut oracle = Oracle::default();
         oracle.enroll(&plain);
         engine.enroll(&people, &|_| {}).unwrap();
-        let query = Query { decision: Decision::Matches { max_matches: 30 }, threshold };
+        let query = Query::new(Decision::Matches { max_matches: 30 }, threshold);
         let mut named = 0;
         for own in &images {
             let outcome = engine.ask(&turned(&own[1]), &query).unwrap();

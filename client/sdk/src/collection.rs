@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::task::spawn_blocking;
-use veilmatch_domain::{CollectionId, Decision, Embedding, Outcome, Query, SubjectId, Threshold};
+use veilmatch_domain::{CollectionId, Decision, Embedding, Outcome, Preselection, Query, SubjectId, Threshold};
 use veilmatch_glwe::Verdict;
 use veilmatch_wire::{CollectionInfo, TemplateInfo, WireError, v1};
 
@@ -39,6 +39,16 @@ pub enum Ask {
         /// If more are, only that is opened: 1 to 64.
         max: u16,
     },
+}
+
+impl Ask {
+    fn decision(self) -> Decision {
+        match self {
+            Self::Best => Decision::Best,
+            Self::Exists => Decision::Exists,
+            Self::Matches { max } => Decision::Matches { max_matches: max },
+        }
+    }
 }
 
 /// An erasure took effect: no decision counts the template any more.
@@ -150,7 +160,7 @@ impl Collection {
     /// [`Error`].
     pub async fn verify(&self, subject: &str, probe: &Embedding, threshold: Threshold) -> Result<bool, Error> {
         let decision = Decision::Verify { subject: SubjectId::new(subject)? };
-        match self.query(probe, Query { decision, threshold }).await? {
+        match self.query(probe, Query::new(decision, threshold)).await? {
             Outcome::Verify(same) => Ok(same),
             _ => Err(Error::Mismatch { what: "the outcome's kind" }),
         }
@@ -161,20 +171,42 @@ impl Collection {
     /// # Errors
     /// [`Error`].
     pub async fn identify(&self, probe: &Embedding, ask: Ask, threshold: Threshold) -> Result<Outcome, Error> {
-        let decision = match ask {
-            Ask::Best => Decision::Best,
-            Ask::Exists => Decision::Exists,
-            Ask::Matches { max } => Decision::Matches { max_matches: max },
-        };
-        self.query(probe, Query { decision, threshold }).await
+        self.query(probe, Query::new(ask.decision(), threshold)).await
+    }
+
+    /// Searches in two stages: the first dimensions of all templates, then the members of the packed groups that hold a
+    /// candidate there (DESIGN 6). The answer is that of a full search on those groups: whom the coarse stage does not see
+    /// is not found. It pays where the index is larger than the matcher's memory and embeddings are rotated so that their
+    /// first dimensions tell people apart; the coarse threshold comes from a calibration.
+    ///
+    /// It tells more than [`identify`](Self::identify): the matcher and the key holders learn which packed groups hold a
+    /// candidate for this probe, or that more do than `most_groups`, and from "none" that the answer is negative. Policies forbid it by default, and
+    /// it counts as two decisions.
+    ///
+    /// # Errors
+    /// [`Error`]; refused with `preselection-not-allowed` if the policy has no rules for it, with `too-many-candidates` if
+    /// more groups hold candidates than `most_groups`.
+    pub async fn identify_preselected(
+        &self,
+        probe: &Embedding,
+        ask: Ask,
+        threshold: Threshold,
+        preselection: Preselection,
+    ) -> Result<Outcome, Error> {
+        let query = Query::new(ask.decision(), threshold);
+        self.query(probe, Query { preselection: Some(preselection), ..query }).await
     }
 
     /// Every attempt has a probe of its own: one that arrived may have been counted.
     async fn query(&self, probe: &Embedding, query: Query) -> Result<Outcome, Error> {
         let mut attempts = self.shared.query_attempts();
+        let free = |error: &Error| match query.preselection {
+            Some(_) => error.nothing_was_preselected(),
+            None => error.nothing_was_opened(),
+        };
         loop {
             match self.try_query(probe, &query, &attempts).await {
-                Err(error) if error.nothing_was_opened() => attempts.again(error).await?,
+                Err(error) if free(&error) => attempts.again(error).await?,
                 other => return other,
             }
         }

@@ -133,6 +133,14 @@ impl Error {
         }
     }
 
+    /// The same for a query with a preselection, whose coarse stage may have been opened before what happened later.
+    pub(crate) fn nothing_was_preselected(&self) -> bool {
+        match self {
+            Self::Refused(refusal) => BEFORE_ANY_STAGE.contains(&refusal.code.as_str()),
+            other => other.nothing_was_opened(),
+        }
+    }
+
     /// Whether repeating the same bytes may help, where that is harmless.
     pub(crate) fn passes(&self) -> bool {
         match self {
@@ -145,6 +153,9 @@ impl Error {
 
 // `wrong-epoch`: the session began while a ceremony was complete at some holders only, and ended at its first message.
 const NOTHING_OPENED: [&str; 5] = ["registry-changed", "requests-differ", "wrong-epoch", "unreachable", "busy"];
+
+// Of these, what can only come before the norm check.
+const BEFORE_ANY_STAGE: [&str; 3] = ["requests-differ", "wrong-epoch", "busy"];
 
 /// Whether a refusal is of the moment.
 pub(crate) fn passes(refusal: &Refusal) -> bool {

@@ -72,7 +72,7 @@
 //! let template = client.seal_template(&collection, SubjectId::new("alice")?, &embedding, now)?;
 //! let request = client.enroll(&collection, vec![template], false);
 //! # let _ = request;
-//! let query = Query { decision: Decision::Exists, threshold: Threshold::new(0.427)? };
+//! let query = Query::new(Decision::Exists, Threshold::new(0.427)?);
 //! let (request, pending) = client.ask(&collection, &embedding, query, now)?;
 //! // send `request` to the matcher, and with its answer:
 //! # let answer = request;

@@ -7,7 +7,8 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use veilmatch_domain::{
-    ClientId, CollectionId, Embedding, Epoch, Outcome, Party, Policy, Query, SubjectId, TemplateVersion, Timestamp,
+    ClientId, CollectionId, Dimension, Embedding, Epoch, Outcome, Party, Policy, Query, SubjectId, TemplateVersion,
+    Timestamp,
 };
 use veilmatch_gallery::{Description, Image, MemoryStorage};
 use veilmatch_glwe::{MAX_ADMISSION, Parameters, Verdict};
@@ -15,7 +16,7 @@ use veilmatch_holder::{
     AuditEntry, ClientRecord, Holder, HolderCard, HolderError, HolderKeys, HolderSecretKey, Outbound, Reaction,
     Recipient, Record, RestoreError, RestoreRequest, Sender, Work,
 };
-use veilmatch_matching::{Limits, Matcher, RequestId};
+use veilmatch_matching::{HotDimensions, Limits, Matcher, RequestId};
 use veilmatch_mpc::{Delivery, Network, Traffic};
 use veilmatch_sdk::{Client, ClientError};
 use veilmatch_sealed::{ClientSigningKey, ClientVerifyingKey, SignedAdministration};
@@ -545,13 +546,23 @@ impl Cluster {
         }
     }
 
-    fn describe(&mut self, collection: &CollectionId, policy: &Policy) {
-        let description = Description {
-            dimension: policy.dimension,
-            parameters: self.parameters.name.to_owned(),
-            group_capacity: u32::MAX,
-            created: self.now,
-        };
+    /// From now on at most this many templates share a packed group of the collection.
+    pub fn limit_groups(&mut self, group_capacity: u32) {
+        let collection = self.collection.clone();
+        if let Some(dimension) = self.matcher.collection(&collection).map(|(known, _)| known.dimension) {
+            self.describe(&collection, dimension, group_capacity);
+        }
+    }
+
+    /// From now on the first dimensions of every group lie apart, for a preselection.
+    pub fn set_hot_dimensions(&mut self, hot: Option<u16>) {
+        let hot_dimensions = HotDimensions { default: hot, ..HotDimensions::default() };
+        self.matcher.set_hot_dimensions(hot_dimensions);
+    }
+
+    fn describe(&mut self, collection: &CollectionId, dimension: Dimension, group_capacity: u32) {
+        let description =
+            Description { dimension, parameters: self.parameters.name.to_owned(), group_capacity, created: self.now };
         let request = self.fresh_request();
         let reaction = self.matcher.describe(request, collection.clone(), description);
         self.take_from_matcher(reaction);
@@ -596,7 +607,7 @@ impl Cluster {
     /// [`ClusterError::Holder`] if the policy contradicts itself.
     pub fn create_collection(&mut self, collection: &CollectionId, policy: &Policy) -> Result<(), ClusterError> {
         self.set_policy_of(collection, policy)?;
-        self.describe(collection, policy);
+        self.describe(collection, policy.dimension, u32::MAX);
         Ok(())
     }
 

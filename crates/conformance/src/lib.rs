@@ -13,5 +13,5 @@ mod vectors;
 pub use judge::{BAND, Tally, judge};
 pub use oracle::Plaintext;
 pub use scheme::{Scheme, ScoreShares};
-pub use suite::{Case, SuiteReport, decide, run};
+pub use suite::{Case, SuiteReport, decide, preselect, run};
 pub use vectors::{at_cosine, random_unit, rng};

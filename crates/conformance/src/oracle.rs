@@ -1,5 +1,7 @@
 //! The plaintext scheme: the same arithmetic in the clear. It passes the suite without noise, which tests the suite.
 
+use std::ops::Range;
+
 use rand_core::Rng;
 use veilmatch_domain::{Dimension, Embedding, Threshold};
 
@@ -56,10 +58,44 @@ impl Scheme for Plaintext {
 
     fn score_shares(&mut self, probe: &[u8], threshold: Threshold) -> ScoreShares {
         let probe = decode(probe);
+        let scores = self.scores(&probe, 0..probe.len());
+        self.split(&scores, threshold)
+    }
+
+    fn stage_shares(
+        &mut self,
+        probe: &[u8],
+        dimensions: usize,
+        coarse: Threshold,
+        threshold: Threshold,
+    ) -> [ScoreShares; 2] {
+        let probe = decode(probe);
+        let first = self.scores(&probe, 0..dimensions);
+        let rest = self.scores(&probe, dimensions..probe.len());
+        let whole: Vec<f64> = first.iter().zip(&rest).map(|(a, b)| a + b).collect();
+        [self.split(&first, coarse), self.split(&whole, threshold)]
+    }
+
+    fn noise(&self) -> f64 {
+        // Two roundings, uniform in ±1/2.
+        (2.0 / 12.0f64).sqrt() / UNIT
+    }
+}
+
+impl Plaintext {
+    /// Inner products in these dimensions.
+    fn scores(&self, probe: &[f32], dimensions: Range<usize>) -> Vec<f64> {
+        let of = |template: &Vec<f32>| {
+            let pairs = template.iter().zip(probe).take(dimensions.end).skip(dimensions.start);
+            pairs.map(|(&a, &b)| f64::from(a) * f64::from(b)).sum()
+        };
+        self.templates.iter().map(of).collect()
+    }
+
+    fn split(&mut self, scores: &[f64], threshold: Threshold) -> ScoreShares {
         let modulus = 1u64 << BITS;
         let mut shares: ScoreShares = [Vec::new(), Vec::new(), Vec::new()];
-        for template in &self.templates {
-            let cosine: f64 = template.iter().zip(&probe).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum();
+        for cosine in scores {
             let value = ((cosine * UNIT).round() - (threshold.cosine() * UNIT).round()) as i64;
             let (a, b) = (self.random.next_u64() % modulus, self.random.next_u64() % modulus);
             let c = (value.rem_euclid(modulus as i64) as u64).wrapping_sub(a).wrapping_sub(b) % modulus;
@@ -68,10 +104,5 @@ impl Scheme for Plaintext {
             }
         }
         shares
-    }
-
-    fn noise(&self) -> f64 {
-        // Two roundings, uniform in ±1/2.
-        (2.0 / 12.0f64).sqrt() / UNIT
     }
 }

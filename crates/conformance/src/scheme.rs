@@ -29,6 +29,16 @@ pub trait Scheme {
     /// The holders' shares of all scores minus the threshold.
     fn score_shares(&mut self, probe: &[u8], threshold: Threshold) -> ScoreShares;
 
+    /// The same in two stages, as a preselection has them: first all scores of the first `dimensions` minus `coarse`, then all
+    /// scores minus the threshold, made of the first stage's shares and of sums over the other dimensions.
+    fn stage_shares(
+        &mut self,
+        probe: &[u8],
+        dimensions: usize,
+        coarse: Threshold,
+        threshold: Threshold,
+    ) -> [ScoreShares; 2];
+
     /// Predicted standard deviation of the cosine that is compared with the threshold; the largest of all groups.
     fn noise(&self) -> f64;
 }

@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use rand_core::Rng;
 use veilmatch_domain::{Dimension, Embedding, Party, SessionId, Threshold};
-use veilmatch_mpc::{Answer, Evaluation, Lanes, PairwiseSeeds, Question, State, decision_circuit, read_answer};
+use veilmatch_mpc::{
+    Answer, Candidates, Circuit, Evaluation, Lanes, PairwiseSeeds, Question, State, decision_circuit,
+    preselection_circuit, read_answer, read_candidates,
+};
 use veilmatch_secret::{Label, Seed};
 
 use crate::judge::{Tally, judge};
@@ -21,6 +24,8 @@ pub struct Case {
     pub groups: Vec<usize>,
     /// Probes; every mode is asked once per probe.
     pub probes: usize,
+    /// Dimensions of a coarse stage, after which every probe is asked about once more; 0 for none.
+    pub coarse: usize,
 }
 
 /// What a run of the suite counted, mode by mode.
@@ -34,13 +39,24 @@ pub struct SuiteReport {
     pub matches: Tally,
     /// `best`.
     pub best: Tally,
+    /// Which groups a coarse stage names; a slot is a group.
+    pub coarse: Tally,
+    /// Decisions about the groups that it named.
+    pub preselected: Tally,
 }
 
 impl SuiteReport {
     /// The tallies with their names.
     #[must_use]
-    pub fn modes(&self) -> [(&'static str, Tally); 4] {
-        [("verify", self.verify), ("exists", self.exists), ("matches", self.matches), ("best", self.best)]
+    pub fn modes(&self) -> [(&'static str, Tally); 6] {
+        [
+            ("verify", self.verify),
+            ("exists", self.exists),
+            ("matches", self.matches),
+            ("best", self.best),
+            ("coarse", self.coarse),
+            ("preselected", self.preselected),
+        ]
     }
 
     /// Panics unless every mode has at least 100 judged decisions and none differs outside the band; prints the share
@@ -71,18 +87,34 @@ impl SuiteReport {
 /// If the parties' protocol fails or they disagree.
 #[must_use]
 pub fn decide(shares: ScoreShares, width: u32, question: Question, session: u64) -> Answer {
-    let lanes = shares[0].len();
-    let circuit = Arc::new(decision_circuit(width, &Lanes::ones(lanes), question));
+    let circuit = decision_circuit(width, &Lanes::ones(shares[0].len()), question);
+    read_answer(question, &evaluate(shares, circuit, session)).unwrap()
+}
+
+/// The coarse stage on three parties' shares of score − t₁, in memory; `lanes` counts those of each group.
+///
+/// # Panics
+/// As [`decide`].
+#[must_use]
+pub fn preselect(shares: ScoreShares, width: u32, lanes: &[usize], most: usize, session: u64) -> Candidates {
+    let circuit = preselection_circuit(width, lanes, most);
+    read_candidates(lanes.len(), most, &evaluate(shares, circuit, session)).unwrap()
+}
+
+/// What three parties open of a circuit. Random bits differ between none of them.
+fn evaluate(shares: ScoreShares, circuit: Circuit, session: u64) -> Vec<Vec<Lanes>> {
+    let circuit = Arc::new(circuit);
     let session = SessionId(Label::new("veilmatch/conformance/session").number(session).digest().0);
     let seed = |i: usize| Seed::from_bytes([(i % 3) as u8 + 1; 32]);
     let mut queue = VecDeque::new();
     let mut answers = Vec::new();
     let mut take = |party: Party, progress: veilmatch_mpc::Progress, queue: &mut VecDeque<_>| {
         queue.extend(progress.send.into_iter().map(|message| (party, message)));
-        if let State::Done(opened) = &progress.state {
-            answers.push(read_answer(question, opened).unwrap());
+        let ready = matches!(progress.state, State::ReadyToOpen { .. });
+        if let State::Done(opened) = progress.state {
+            answers.push(opened);
         }
-        matches!(progress.state, State::ReadyToOpen { .. })
+        ready
     };
     let mut parties: Vec<Evaluation> = Vec::new();
     for (party, inputs) in Party::ALL.into_iter().zip(shares) {
@@ -154,9 +186,88 @@ pub fn run(scheme: &mut dyn Scheme, cases: &[Case], seed: u64) -> SuiteReport {
             let max = [1, 3, 64][number % 3];
             report.matches.add(ask(Question::List { max }, shares.clone(), &scores));
             report.best.add(ask(Question::Best, shares.clone(), &scores));
+            if case.coarse > 0 {
+                let stage = Stages { case, scheme: &mut *scheme, threshold, number, session: &mut session };
+                stage.run(&encrypted, &templates, &probe, &scores, &mut report);
+            }
         }
     }
     report
+}
+
+/// One probe's questions in two stages.
+struct Stages<'a> {
+    case: &'a Case,
+    scheme: &'a mut dyn Scheme,
+    threshold: Threshold,
+    number: usize,
+    session: &'a mut u64,
+}
+
+impl Stages<'_> {
+    fn run(
+        self,
+        encrypted: &[u8],
+        templates: &[&Embedding],
+        probe: &Embedding,
+        scores: &[f64],
+        report: &mut SuiteReport,
+    ) {
+        let (groups, width, noise) = (&self.case.groups, self.scheme.decision_bits(), self.scheme.noise());
+        let coarse_threshold = Threshold::new([0.1, 0.3, -0.3, 0.6, 0.0][self.number % 5]).unwrap();
+        let [coarse, whole] = self.scheme.stage_shares(encrypted, self.case.coarse, coarse_threshold, self.threshold);
+        let inner = |template: &Embedding| {
+            let pairs = template.values().iter().zip(probe.values()).take(self.case.coarse);
+            pairs.map(|(&a, &b)| f64::from(a) * f64::from(b)).sum::<f64>()
+        };
+        let mut from = 0;
+        let of_groups: Vec<(std::ops::Range<usize>, f64)> = groups
+            .iter()
+            .map(|&size| {
+                let lanes = from..from + size;
+                from += size;
+                let highest = templates[lanes.clone()].iter().map(|t| inner(t)).fold(-2.0, f64::max);
+                (lanes, highest - coarse_threshold.cosine())
+            })
+            .collect();
+        *self.session += 1;
+        let most = [groups.len(), 1][self.number % 2];
+        let named = match preselect(coarse, width, groups, most, *self.session) {
+            Candidates::Groups(named) => named,
+            Candidates::TooMany => {
+                let band = crate::BAND * noise;
+                let possible = of_groups.iter().filter(|(_, above)| *above >= -band).count();
+                report.coarse.add(Tally {
+                    questions: 1,
+                    slots: 1,
+                    outside_band: usize::from(possible <= most),
+                    differing: usize::from(possible <= most),
+                    ..Tally::default()
+                });
+                return;
+            }
+        };
+        let mut tally = Tally { questions: 1, ..Tally::default() };
+        for (place, (_, above)) in of_groups.iter().enumerate() {
+            let (inside, differs) = (above.abs() <= crate::BAND * noise, named.contains(&place) != (*above >= 0.0));
+            tally.slots += 1;
+            tally.inside_band += usize::from(inside);
+            tally.differing += usize::from(differs);
+            tally.outside_band += usize::from(differs && !inside);
+        }
+        report.coarse.add(tally);
+        let lanes: Vec<usize> = named.iter().flat_map(|&place| of_groups[place].0.clone()).collect();
+        if lanes.is_empty() {
+            return;
+        }
+        let chosen = whole.each_ref().map(|shares| lanes.iter().map(|&lane| shares[lane]).collect::<Vec<_>>());
+        let scores: Vec<f64> = lanes.iter().map(|&lane| scores[lane]).collect();
+        for question in [Question::Any, Question::List { max: 3 }, Question::Best] {
+            *self.session += 1;
+            let answer = decide(chosen.clone(), width, question, *self.session);
+            report.preselected.add(judge(question, self.threshold, &scores, noise, &answer));
+        }
+    }
 }
 
 #[cfg(test)]
@@ -166,8 +277,8 @@ mod tests {
 
     fn cases() -> Vec<Case> {
         vec![
-            Case { dimension: 64, groups: vec![1], probes: 40 },
-            Case { dimension: 128, groups: vec![3, 60, 20], probes: 105 },
+            Case { dimension: 64, groups: vec![1], probes: 40, coarse: 20 },
+            Case { dimension: 128, groups: vec![3, 60, 20], probes: 105, coarse: 40 },
         ]
     }
 
@@ -205,6 +316,17 @@ mod tests {
             }
             shares
         }
+        fn stage_shares(
+            &mut self,
+            probe: &[u8],
+            m: usize,
+            coarse: Threshold,
+            threshold: Threshold,
+        ) -> [ScoreShares; 2] {
+            let mut stages = self.0.stage_shares(probe, m, coarse, threshold);
+            stages.iter_mut().flatten().for_each(|shares| shares.rotate_left(1));
+            stages
+        }
         fn noise(&self) -> f64 {
             self.0.noise()
         }
@@ -214,5 +336,6 @@ mod tests {
     fn a_scheme_that_mixes_up_templates_fails() {
         let report = run(&mut Swapped(Plaintext::new(1)), &cases(), 7);
         assert!(report.verify.outside_band > 0 && report.matches.outside_band > 0 && report.best.outside_band > 0);
+        assert!(report.coarse.outside_band > 0 && report.preselected.outside_band > 0);
     }
 }

@@ -1,10 +1,11 @@
 //! What may be asked of the encrypted gallery and what comes back.
 
+use borsh::de::EnumExt;
 use borsh::{BorshDeserialize, BorshSerialize};
 use std::fmt;
 use std::io;
 
-use crate::{Explain, Status, SubjectId};
+use crate::{Explain, Preselection, Status, SubjectId};
 
 /// Largest number of matches that a `matches` decision may open.
 pub const MAX_MATCHES: u16 = 64;
@@ -112,12 +113,46 @@ impl Decision {
 }
 
 /// A decision with its threshold.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, BorshSerialize, BorshDeserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Query {
     /// What is asked.
     pub decision: Decision,
     /// Applied inside the protocol; scores equal to it count as matches.
     pub threshold: Threshold,
+    /// The coarse stage before it, if one is wanted.
+    pub preselection: Option<Preselection>,
+}
+
+impl Query {
+    /// A decision about everybody in its scope, without a coarse stage.
+    #[must_use]
+    pub fn new(decision: Decision, threshold: Threshold) -> Self {
+        Self { decision, threshold, preselection: None }
+    }
+}
+
+/// Stands where a decision has its number, in front of a preselection.
+const PRESELECTED: u8 = u8::MAX;
+
+// A query without preselection is encoded as it was before there was one: logs and signatures of that time stay valid.
+impl BorshSerialize for Query {
+    fn serialize<W: io::Write>(&self, writer: &mut W) -> io::Result<()> {
+        if let Some(preselection) = &self.preselection {
+            (PRESELECTED, preselection).serialize(writer)?;
+        }
+        (&self.decision, self.threshold).serialize(writer)
+    }
+}
+
+impl BorshDeserialize for Query {
+    fn deserialize_reader<R: io::Read>(reader: &mut R) -> io::Result<Self> {
+        let (preselection, number) = match u8::deserialize_reader(reader)? {
+            PRESELECTED => (Some(Preselection::deserialize_reader(reader)?), u8::deserialize_reader(reader)?),
+            number => (None, number),
+        };
+        let decision = Decision::deserialize_variant(reader, number)?;
+        Ok(Self { decision, threshold: Threshold::deserialize_reader(reader)?, preselection })
+    }
 }
 
 /// What a sealed template may be used for; bound by its signature.

@@ -12,6 +12,7 @@ mod explain;
 mod identifiers;
 mod party;
 mod policy;
+mod preselection;
 mod roles;
 
 pub use decision::{Decision, MAX_MATCHES, Outcome, Purpose, Query, Threshold, ThresholdError};
@@ -23,4 +24,5 @@ pub use identifiers::{
 };
 pub use party::{Part, Party, Suspect};
 pub use policy::{Budgets, CollectionDescription, LockOut, MAX_WINDOW_SECONDS, Policy, PolicyError};
+pub use preselection::{Preselection, PreselectionError, PreselectionRules};
 pub use roles::{MAX_CLIENT_COLLECTIONS, Role, Roles};

@@ -2,7 +2,12 @@
 
 use borsh::{BorshDeserialize, BorshSerialize};
 
-use crate::{Decision, Dimension, Explain, MAX_MATCHES, ParameterSetId, Query, Status, Threshold};
+use std::io;
+
+use crate::{
+    Decision, Dimension, Explain, MAX_MATCHES, ParameterSetId, PreselectionError, PreselectionRules, Query, Status,
+    Threshold,
+};
 
 /// Longest window of [`Budgets`]: 31 days.
 pub const MAX_WINDOW_SECONDS: u32 = 31 * 86_400;
@@ -43,7 +48,7 @@ pub struct CollectionDescription {
 }
 
 /// The rules of one collection.
-#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
     /// Dimension of every template and probe.
     pub dimension: Dimension,
@@ -63,6 +68,45 @@ pub struct Policy {
     pub budgets: Budgets,
     /// When a subject is locked.
     pub lock_out: LockOut,
+    /// What preselection may be asked for; `None` forbids it.
+    pub preselection: Option<PreselectionRules>,
+}
+
+/// Added to the byte of `best` if rules of preselection follow at the end.
+const PRESELECTED: u8 = 2;
+
+// Policies without preselection are encoded as they were before there was one: registries of that time stay readable.
+impl BorshSerialize for Policy {
+    fn serialize<W: io::Write>(&self, writer: &mut W) -> io::Result<()> {
+        let last = u8::from(self.best) + if self.preselection.is_some() { PRESELECTED } else { 0 };
+        (self.dimension, self.lowest_threshold, self.highest_threshold).serialize(writer)?;
+        (self.verify, self.exists, self.max_matches, last, self.budgets, self.lock_out).serialize(writer)?;
+        self.preselection.as_ref().map_or(Ok(()), |rules| rules.serialize(writer))
+    }
+}
+
+impl BorshDeserialize for Policy {
+    fn deserialize_reader<R: io::Read>(reader: &mut R) -> io::Result<Self> {
+        let (dimension, lowest_threshold, highest_threshold) = BorshDeserialize::deserialize_reader(reader)?;
+        let (verify, exists, max_matches, last, budgets, lock_out): (bool, bool, u16, u8, Budgets, LockOut) =
+            BorshDeserialize::deserialize_reader(reader)?;
+        if last > PRESELECTED + 1 {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "not the rules of `best`"));
+        }
+        let preselection = if last >= PRESELECTED { Some(BorshDeserialize::deserialize_reader(reader)?) } else { None };
+        Ok(Self {
+            dimension,
+            lowest_threshold,
+            highest_threshold,
+            verify,
+            exists,
+            max_matches,
+            best: last % 2 == 1,
+            budgets,
+            lock_out,
+            preselection,
+        })
+    }
 }
 
 /// Why a policy refuses a query.
@@ -93,6 +137,9 @@ pub enum PolicyError {
         /// The policy's cap.
         allowed: u16,
     },
+    /// The preselection is not allowed.
+    #[error(transparent)]
+    Preselection(#[from] PreselectionError),
     /// The policy contradicts itself.
     #[error("the policy is not valid: {what}")]
     Invalid {
@@ -105,18 +152,21 @@ impl Explain for PolicyError {
     fn code(&self) -> &'static str {
         match self {
             Self::Invalid { .. } => "bad-policy",
+            Self::Preselection(error) => error.code(),
             _ => "policy",
         }
     }
     fn status(&self) -> Status {
         match self {
             Self::Invalid { .. } => Status::InvalidArgument,
+            Self::Preselection(error) => error.status(),
             _ => Status::PermissionDenied,
         }
     }
     fn advice(&self) -> &'static str {
         match self {
             Self::Invalid { .. } => "correct the policy and send it to all three key holders again",
+            Self::Preselection(error) => error.advice(),
             _ => "ask for what the collection's policy allows, or have all three key holders change it",
         }
     }
@@ -151,6 +201,10 @@ impl Policy {
         let Budgets { window_seconds, per_client, per_subject, total } = self.budgets;
         let limited = per_client > 0 || per_subject > 0 || total > 0;
         let LockOut { failures, delay_seconds, disable_after } = self.lock_out;
+        let dimension = self.dimension.get();
+        let coarse = |fits: fn(&PreselectionRules, usize) -> bool| {
+            self.preselection.as_ref().is_none_or(|rules| fits(rules, dimension))
+        };
         let rules = [
             (self.lowest_threshold <= self.highest_threshold, "the lowest threshold is above the highest"),
             (self.max_matches <= MAX_MATCHES, "max_matches is above what a decision can open"),
@@ -159,6 +213,8 @@ impl Policy {
             (failures == 0 || delay_seconds > 0, "lock-out needs a delay"),
             (disable_after == 0 || disable_after >= failures, "a subject is disabled before it is delayed"),
             (disable_after == 0 || failures > 0, "lock-out is off, yet subjects are disabled"),
+            (coarse(|r, _| r.most_groups > 0), "preselection with no candidate groups"),
+            (coarse(|r, d| (1..d).contains(&r.least_dimensions.into())), "preselection needs some dimensions, not all"),
         ];
         match rules.into_iter().find(|(holds, _)| !holds) {
             Some((_, what)) => Err(PolicyError::Invalid { what }),
@@ -166,7 +222,7 @@ impl Policy {
         }
     }
 
-    /// A policy that allows every mode, thresholds 0 to 0.9 and up to [`MAX_MATCHES`] matches, without budgets or lock-out.
+    /// A policy that allows every mode but preselection, thresholds 0 to 0.9 and up to [`MAX_MATCHES`] matches, without budgets or lock-out.
     ///
     /// # Panics
     /// Never: the thresholds are inside their range.
@@ -185,6 +241,7 @@ impl Policy {
             best: true,
             budgets: Budgets { window_seconds: 0, per_client: 0, per_subject: 0, total: 0 },
             lock_out: LockOut { failures: 0, delay_seconds: 0, disable_after: 0 },
+            preselection: None,
         }
     }
 
@@ -215,6 +272,7 @@ impl Policy {
                 highest: self.highest_threshold,
             });
         }
+        PreselectionRules::permit(self.preselection.as_ref(), query)?;
         Ok(())
     }
 }
@@ -226,7 +284,7 @@ mod tests {
     #[test]
     fn refuses_modes_thresholds_and_caps_outside_the_policy() {
         let mut policy = Policy::permissive(Dimension::new(64).unwrap());
-        let query = |decision, t| Query { decision, threshold: Threshold::new(t).unwrap() };
+        let query = |decision, t| Query::new(decision, Threshold::new(t).unwrap());
         assert!(policy.permits(&query(Decision::Exists, 0.4)).is_ok());
         assert!(matches!(policy.permits(&query(Decision::Exists, -0.1)), Err(PolicyError::Threshold { .. })));
         for cap in [0, MAX_MATCHES + 1] {

@@ -114,6 +114,7 @@ fn fill(folder: &Path, count: usize) -> Result<(), Box<dyn Error>> {
             epoch: Epoch(0),
             layout: Layout::new(4, rank)?,
             bodies: words.into(),
+            cold: None,
         };
         let record = Arc::new(GroupRecord { packed, members });
         let intent = Intent::Build { collection: collection.clone(), record, replaces: Vec::new() };

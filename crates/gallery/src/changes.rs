@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use borsh::BorshDeserialize;
 use veilmatch_domain::{CollectionId, GroupId, Revision, SubjectId, TemplateDigest};
-use veilmatch_glwe::Bodies;
+use veilmatch_glwe::PackedGroup;
 
 use crate::rows::{
     BodiesName, DECISIONS_COUNT, GroupRow, IntentRow, RowsMut, Table, collection_key, decode, encode, group_key,
@@ -15,7 +15,7 @@ use crate::{Change, GroupRecord, Intent, IntentId, StorageError};
 /// Where the bodies of groups are kept.
 pub(crate) trait BodiesShelf {
     /// Keeps bodies; they are durable when this returns, and gone again if the transaction fails.
-    fn keep(&mut self, name: &BodiesName, row: &GroupRow, bodies: &Bodies) -> Result<(), StorageError>;
+    fn keep(&mut self, name: &BodiesName, row: &GroupRow, packed: &PackedGroup) -> Result<(), StorageError>;
 
     /// Marks bodies to be removed once the transaction is durable.
     fn discard(&mut self, name: BodiesName);
@@ -126,7 +126,7 @@ fn decide(
             check_build(rows, collection, *group, row)?;
             use_revision(rows, collection, *group, row.revision)?;
             let name = BodiesName { collection: collection.clone(), group: *group, revision: row.revision };
-            shelf.keep(&name, row, &record.packed.bodies)?;
+            shelf.keep(&name, row, &record.packed)?;
         }
         IntentRow::Erasure { collection, subject, digest, .. } => {
             check_no_sealed(sealed)?;
@@ -162,20 +162,27 @@ fn intent_row(intent: &Intent) -> IntentRow {
 
 /// The row of a group; hashes its bodies.
 pub(crate) fn group_row(record: &GroupRecord) -> GroupRow {
-    let bodies: &[u32] = &record.packed.bodies;
+    let PackedGroup { bodies, cold, .. } = &record.packed;
+    let cold = cold.as_ref().map(|cold| (cold.from, &*cold.bodies));
     GroupRow {
         revision: record.packed.revision,
         epoch: record.packed.epoch,
         layout: record.packed.layout,
         members: record.members.clone(),
-        words: bodies.len() as u64,
-        checksum: checksum(bodies),
+        words: bodies.len() as u64 + cold.map_or(0, |(_, words)| words.len() as u64),
+        checksum: checksum(bodies, cold),
     }
 }
 
-/// BLAKE3 of words as little-endian bytes.
-pub(crate) fn checksum(words: &[u32]) -> [u8; 32] {
-    *blake3::Hasher::new().update_rayon(bytemuck::cast_slice(words)).finalize().as_bytes()
+/// BLAKE3 of words as little-endian bytes; of two segments, of both one behind the other and of where they were cut.
+pub(crate) fn checksum(words: &[u32], cold: Option<(usize, &[u32])>) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update_rayon(bytemuck::cast_slice(words));
+    if let Some((from, words_behind)) = cold {
+        hasher.update_rayon(bytemuck::cast_slice(words_behind));
+        hasher.update(&(from as u64).to_le_bytes()).update(&(words.len() as u64).to_le_bytes());
+    }
+    *hasher.finalize().as_bytes()
 }
 
 fn check_no_sealed(sealed: &[Vec<u8>]) -> Result<(), StorageError> {

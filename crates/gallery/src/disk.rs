@@ -16,7 +16,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use redb::backends::FileBackend;
 use redb::{Builder, Database, Durability, ReadableDatabase};
 use veilmatch_domain::{CollectionId, SubjectId};
-use veilmatch_glwe::Bodies;
+use veilmatch_glwe::{PackedGroup, Segments};
 
 use crate::changes::{BodiesShelf, carry_out, group_row};
 use crate::files::{IndexFolder, bytes_on_disk, make_folder, refused, sync_folder};
@@ -190,11 +190,11 @@ struct Shelf<'i> {
 }
 
 impl BodiesShelf for Shelf<'_> {
-    fn keep(&mut self, name: &BodiesName, row: &GroupRow, bodies: &Bodies) -> Result<(), StorageError> {
+    fn keep(&mut self, name: &BodiesName, row: &GroupRow, packed: &PackedGroup) -> Result<(), StorageError> {
         if self.discarded.contains(name) {
             return Err(StorageError::Misfit("bodies are built again in the transaction that discards them".into()));
         }
-        self.index.write(name, row, bodies)?;
+        self.index.write(name, row, packed)?;
         self.kept.push(name.clone());
         Ok(())
     }
@@ -213,7 +213,8 @@ impl Storage for DiskStorage {
         let Some(open) = &*database else { return Err(StorageError::Io("the database is closed".into())) };
         let rows = ReadRows::begin(open)?;
         self.index.keep_only(&named_bodies(&rows)?);
-        read_image(&rows, &|name, row| self.index.map(name, row))
+        let cold_too = self.index.fits();
+        read_image(&rows, &|name, row| self.index.map(name, row, cold_too))
     }
 
     fn apply(&self, changes: &[Change]) -> Result<(), StorageError> {
@@ -235,10 +236,11 @@ impl Storage for DiskStorage {
         self.read(|rows| read_sealed(rows, collection, subjects))
     }
 
-    fn mapped(&self, collection: &CollectionId, record: &GroupRecord) -> Option<Bodies> {
+    fn mapped(&self, collection: &CollectionId, record: &GroupRecord) -> Option<Segments> {
         let name =
             BodiesName { collection: collection.clone(), group: record.packed.group, revision: record.packed.revision };
-        self.index.map(&name, &group_row(record))
+        let cold_too = record.packed.cold.is_some() && self.index.fits();
+        self.index.map(&name, &group_row(record), cold_too)
     }
 }
 

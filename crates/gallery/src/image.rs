@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 use veilmatch_domain::{CollectionId, GroupId, Revision, SubjectId, TemplateDigest, Timestamp};
-use veilmatch_glwe::{Bodies, PackedGroup};
+use veilmatch_glwe::{PackedGroup, Segments};
 
 use crate::rows::{
     BodiesName, GroupRow, IntentRow, LIVES_COUNT, Rows, Table, count, decode, read_collection, read_group,
@@ -14,7 +14,7 @@ use crate::rows::{
 use crate::{CollectionImage, CollectionIndex, GroupRecord, Image, Intent, IntentId, StorageError};
 
 /// Finds the bodies of a group; `None` if they are missing or not what was written.
-pub(crate) type FindBodies<'a> = dyn Fn(&BodiesName, &GroupRow) -> Option<Bodies> + Sync + 'a;
+pub(crate) type FindBodies<'a> = dyn Fn(&BodiesName, &GroupRow) -> Option<Segments> + Sync + 'a;
 
 /// Reads everything but the sealed templates.
 pub(crate) fn read_image(rows: &impl Rows, find: &FindBodies<'_>) -> Result<Image, StorageError> {
@@ -117,9 +117,14 @@ fn read_id(key: &[u8]) -> Result<IntentId, StorageError> {
     key.try_into().map(IntentId).map_err(|_| StorageError::Damaged("the id of an intent cannot be read".into()))
 }
 
-fn record(group: GroupId, row: GroupRow, bodies: Bodies) -> Arc<GroupRecord> {
+/// What stands for bodies that are missing or damaged.
+fn lost() -> Segments {
+    (Vec::new().into(), None)
+}
+
+fn record(group: GroupId, row: GroupRow, (bodies, cold): Segments) -> Arc<GroupRecord> {
     let GroupRow { revision, epoch, layout, members, .. } = row;
-    Arc::new(GroupRecord { packed: PackedGroup { group, revision, epoch, layout, bodies }, members })
+    Arc::new(GroupRecord { packed: PackedGroup { group, revision, epoch, layout, bodies, cold }, members })
 }
 
 fn read_groups(rows: &impl Rows, find: &FindBodies<'_>, collections: &mut Images) -> Result<(), StorageError> {
@@ -131,14 +136,14 @@ fn read_groups(rows: &impl Rows, find: &FindBodies<'_>, collections: &mut Images
         Ok(())
     })?;
     // Reading and hashing every file is most of a start: all processors do it.
-    let found: Vec<Option<Bodies>> = groups.par_iter().map(|(name, row)| find(name, row)).collect();
+    let found: Vec<Option<Segments>> = groups.par_iter().map(|(name, row)| find(name, row)).collect();
     for ((name, row), bodies) in groups.into_iter().zip(found) {
         let image = image_of(collections, &name.collection)?;
         image.index.used_revision(name.group, name.revision);
         if bodies.is_none() {
             image.damaged.push(name.group);
         }
-        image.index.commit(record(name.group, row, bodies.unwrap_or_else(|| Vec::new().into())), &[]);
+        image.index.commit(record(name.group, row, bodies.unwrap_or_else(lost)), &[]);
         if image.damaged.last() == Some(&name.group) {
             image.index.must_rebuild(name.group);
         }
@@ -162,7 +167,7 @@ fn read_intents(
                     if let Some(image) = collections.get_mut(&collection) {
                         image.damaged.push(group);
                     }
-                    Vec::new().into()
+                    lost()
                 });
                 Intent::Build { collection, record: record(group, row, bodies), replaces }
             }

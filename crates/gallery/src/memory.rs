@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use veilmatch_domain::{CollectionId, SubjectId};
-use veilmatch_glwe::Bodies;
+use veilmatch_glwe::{PackedGroup, Segments};
 
 use crate::changes::{BodiesShelf, carry_out};
 use crate::image::{read_image, read_sealed};
@@ -22,7 +22,7 @@ type Key = (Table, Vec<u8>);
 #[derive(Default)]
 struct Kept {
     rows: BTreeMap<Key, Vec<u8>>,
-    bodies: BTreeMap<BodiesName, Bodies>,
+    bodies: BTreeMap<BodiesName, Segments>,
 }
 
 /// A transaction: what it changes, over what is kept.
@@ -34,7 +34,7 @@ struct Draft<'k> {
 
 #[derive(Default)]
 struct Shelf {
-    kept: Vec<(BodiesName, Bodies)>,
+    kept: Vec<(BodiesName, Segments)>,
     discarded: Vec<BodiesName>,
 }
 
@@ -128,11 +128,11 @@ impl RowsMut for Draft<'_> {
 }
 
 impl BodiesShelf for Shelf {
-    fn keep(&mut self, name: &BodiesName, _row: &GroupRow, bodies: &Bodies) -> Result<(), StorageError> {
+    fn keep(&mut self, name: &BodiesName, _row: &GroupRow, packed: &PackedGroup) -> Result<(), StorageError> {
         if self.discarded.contains(name) {
             return Err(StorageError::Misfit("bodies are built again in the transaction that discards them".into()));
         }
-        self.kept.push((name.clone(), bodies.clone()));
+        self.kept.push((name.clone(), (packed.bodies.clone(), packed.cold.clone())));
         Ok(())
     }
 

@@ -298,6 +298,7 @@ mod tests {
                 epoch: Epoch(0),
                 layout: plan.layout,
                 bodies: Vec::new().into(),
+                cold: None,
             };
             let members = plan.members.into_iter().map(|(slot, subject)| {
                 let digest = index.template(&subject).unwrap().digest;

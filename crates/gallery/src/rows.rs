@@ -92,9 +92,9 @@ pub(crate) struct GroupRow {
     pub epoch: Epoch,
     pub layout: Layout,
     pub members: Vec<GroupMember>,
-    /// How many words the bodies have.
+    /// How many words the bodies have, in both segments if there are two.
     pub words: u64,
-    /// BLAKE3 of the words as little-endian bytes.
+    /// BLAKE3 of the words as little-endian bytes, and of where they are cut if they are.
     pub checksum: [u8; 32],
 }
 

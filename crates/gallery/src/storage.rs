@@ -11,7 +11,7 @@ use borsh::{BorshDeserialize, BorshSerialize};
 use veilmatch_domain::{
     CollectionId, Dimension, Explain, GroupId, Revision, Status, SubjectId, TemplateDigest, Timestamp,
 };
-use veilmatch_glwe::Bodies;
+use veilmatch_glwe::Segments;
 
 use crate::{CollectionIndex, GroupRecord};
 
@@ -251,7 +251,7 @@ pub trait Storage: Send + Sync {
 
     /// The bodies of a group that was decided, from where the store keeps them (a memory-mapped file, say), to replace
     /// those of `record` in memory; `None` if the store keeps nothing better or cannot read it.
-    fn mapped(&self, collection: &CollectionId, record: &GroupRecord) -> Option<Bodies> {
+    fn mapped(&self, collection: &CollectionId, record: &GroupRecord) -> Option<Segments> {
         let _ = (collection, record);
         None
     }

@@ -1,5 +1,7 @@
 //! Ciphertexts as the matcher holds them: packed groups and probes, and how their parts are added up.
 
+use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use rayon::prelude::*;
@@ -7,7 +9,7 @@ use veilmatch_domain::{Dimension, Epoch, GroupId, Part, Revision};
 use veilmatch_kernels::{BodyLayout, Kernel, LengthError, PackingError, Ring, ScanProbe, from_bytes, scan, to_bytes};
 use veilmatch_secret::{Digest, Hasher};
 
-use crate::{GroupSums, Layout, Masks, Parameters, PartPayload};
+use crate::{GroupSums, Layout, Masks, Parameters, PartPayload, Stage};
 
 /// Why three parts are not a ciphertext.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -100,9 +102,24 @@ pub struct PackedGroup {
     pub epoch: Epoch,
     /// Its layout.
     pub layout: Layout,
-    /// J·r·N transformed residues in the order of the scan ([`BodyLayout`]).
+    /// Transformed residues in the order of the scan ([`BodyLayout`]): of all J blocks, or of the first ones if there are
+    /// cold ones.
+    pub bodies: Bodies,
+    /// The other blocks, if they lie apart.
+    pub cold: Option<ColdBodies>,
+}
+
+/// The last blocks of a group, apart from the first ones: what a preselection reads of candidates alone (DESIGN 6).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ColdBodies {
+    /// The first block here.
+    pub from: usize,
+    /// Its residues and those of the blocks behind it, in the order of the scan.
     pub bodies: Bodies,
 }
+
+/// Bodies in one segment, or in two: what is hot, and what is cold.
+pub type Segments = (Bodies, Option<ColdBodies>);
 
 /// Residues that a scan reads: in memory, or in a memory-mapped file of the packed index. Cheap to clone.
 #[derive(Clone)]
@@ -120,6 +137,26 @@ impl Bodies {
         natural: &[u32],
     ) -> Result<Self, LengthError> {
         Ok(body_layout(parameters, layout, layout.blocks(dimension))?.arrange(natural)?.into())
+    }
+
+    /// As [`arranged`](Self::arranged), the first `hot` blocks apart from the others if it is not `None`.
+    ///
+    /// # Errors
+    /// [`LengthError`] if there is another number of residues, or `hot` is not between 1 and J − 1.
+    pub fn segmented(
+        parameters: &Parameters,
+        layout: Layout,
+        dimension: Dimension,
+        hot: Option<usize>,
+        natural: &[u32],
+    ) -> Result<Segments, LengthError> {
+        let Some(hot) = hot else { return Ok((Self::arranged(parameters, layout, dimension, natural)?, None)) };
+        let rest = layout.blocks(dimension).checked_sub(hot).ok_or(LengthError)?;
+        let residues = hot.saturating_mul(layout.rank()).saturating_mul(parameters.degree);
+        let (first, others) = natural.split_at_checked(residues).ok_or(LengthError)?;
+        let first = body_layout(parameters, layout, hot)?.arrange(first)?;
+        let others = body_layout(parameters, layout, rest)?.arrange(others)?;
+        Ok((first.into(), Some(ColdBodies { from: hot, bodies: others.into() })))
     }
 
     /// Residues that somebody else owns, a mapped file say.
@@ -172,6 +209,21 @@ impl ProbeCiphertext {
     pub fn new(masks: Masks, bodies: Vec<u32>) -> Self {
         Self { masks: masks.values, bodies }
     }
+
+    /// The probe in these blocks, and 0 in every other: sums over all blocks are then sums over these.
+    ///
+    /// # Errors
+    /// [`LengthError`] if there are no such blocks of `degree` residues.
+    pub fn only(&self, degree: usize, blocks: Range<usize>) -> Result<Self, LengthError> {
+        let residues = blocks.start.saturating_mul(degree)..blocks.end.saturating_mul(degree);
+        let of = |values: &[u32]| {
+            let mut kept = vec![0u32; values.len()];
+            let part = kept.get_mut(residues.clone()).ok_or(LengthError)?;
+            part.copy_from_slice(values.get(residues.clone()).ok_or(LengthError)?);
+            Ok(kept)
+        };
+        Ok(Self { masks: of(&self.masks)?, bodies: of(&self.bodies)? })
+    }
 }
 
 fn body_layout(parameters: &Parameters, layout: Layout, blocks: usize) -> Result<BodyLayout, LengthError> {
@@ -214,13 +266,33 @@ pub fn scan_groups(
     probe: &ScanProbe,
     groups: &[&PackedGroup],
 ) -> Result<Vec<GroupSums>, LengthError> {
+    scan_segments(parameters, ring, &[(probe, |group| &group.bodies)], groups)
+}
+
+/// A segment of every group, and the part of the probe that belongs to it.
+type Segment<'p> = (&'p ScanProbe, fn(&PackedGroup) -> &[u32]);
+
+/// The sums over some segments of groups of one block width, in the groups' order.
+fn scan_segments(
+    parameters: &Parameters,
+    ring: &Ring,
+    segments: &[Segment<'_>],
+    groups: &[&PackedGroup],
+) -> Result<Vec<GroupSums>, LengthError> {
     let kernel = Kernel::detect();
     let mut sums = Vec::with_capacity(groups.len());
     // Neighbours of one layout are scanned together.
     for alike in groups.chunk_by(|a, b| a.layout == b.layout) {
         let Some(layout) = alike.first().map(|group| group.layout) else { continue };
-        let bodies: Vec<&[u32]> = alike.iter().map(|group| &*group.bodies).collect();
-        let scanned = scan(kernel, ring, body_layout(parameters, layout, probe.blocks())?, probe, &bodies)?;
+        let mut scanned: Option<Vec<Vec<u32>>> = None;
+        for (probe, of) in segments {
+            let bodies: Vec<&[u32]> = alike.iter().map(|group| of(group)).collect();
+            let more = scan(kernel, ring, body_layout(parameters, layout, probe.blocks())?, probe, &bodies)?;
+            match &mut scanned {
+                None => scanned = Some(more),
+                Some(all) => all.par_iter_mut().zip(more).for_each(|(all, more)| ring.add_assign(all, &more)),
+            }
+        }
         let half = layout.rank() * parameters.degree;
         let folding = ring.folding(layout.beta()).ok_or(LengthError)?;
         let of_group = |(group, mut sums): (&&PackedGroup, Vec<u32>)| {
@@ -231,7 +303,84 @@ pub fn scan_groups(
             }
             GroupSums { group: group.group, revision: group.revision, masks: to_bytes(a), scores: to_bytes(&scores) }
         };
-        sums.extend(alike.par_iter().zip(scanned).map(of_group).collect::<Vec<_>>());
+        sums.extend(alike.par_iter().zip(scanned.ok_or(LengthError)?).map(of_group).collect::<Vec<_>>());
     }
     Ok(sums)
+}
+
+/// A probe for groups of one block width that lie in one segment or in two, prepared for each way in which they are cut.
+#[derive(Debug)]
+pub struct SegmentedProbe {
+    whole: Option<ScanProbe>,
+    /// By the first cold block.
+    cut: BTreeMap<usize, [ScanProbe; 2]>,
+}
+
+fn cold_bodies(group: &PackedGroup) -> &[u32] {
+    group.cold.as_ref().map(|cold| &*cold.bodies).unwrap_or_default()
+}
+
+impl SegmentedProbe {
+    /// The probe for these groups.
+    ///
+    /// # Errors
+    /// [`LengthError`] if masks and bodies are not equally many polynomials, or fewer than a group's hot blocks.
+    pub fn new<'g>(
+        parameters: &Parameters,
+        ring: &Ring,
+        probe: &ProbeCiphertext,
+        groups: impl IntoIterator<Item = &'g PackedGroup>,
+    ) -> Result<Self, LengthError> {
+        let mut prepared = Self { whole: None, cut: BTreeMap::new() };
+        for group in groups {
+            match &group.cold {
+                None if prepared.whole.is_none() => prepared.whole = Some(probe.prepare(ring)?),
+                Some(cold) if !prepared.cut.contains_key(&cold.from) => {
+                    let at = cold.from.checked_mul(parameters.degree).ok_or(LengthError)?;
+                    let masks = probe.masks.split_at_checked(at).ok_or(LengthError)?;
+                    let bodies = probe.bodies.split_at_checked(at).ok_or(LengthError)?;
+                    let hot = ScanProbe::new(ring, &[masks.0, bodies.0])?;
+                    prepared.cut.insert(cold.from, [hot, ScanProbe::new(ring, &[masks.1, bodies.1])?]);
+                }
+                _ => {}
+            }
+        }
+        Ok(prepared)
+    }
+
+    /// The matcher's side of a stage of a query over groups of this block width, by ascending id. Reads the segments that
+    /// the stage needs and no others. Uses the current rayon pool.
+    ///
+    /// # Errors
+    /// [`LengthError`] if a group's bodies or the probe do not fit its layout, or a stage of a preselection is wanted of
+    /// a group that lies in one segment.
+    pub fn scan(
+        &self,
+        parameters: &Parameters,
+        ring: &Ring,
+        stage: Stage,
+        groups: &[&PackedGroup],
+    ) -> Result<Vec<GroupSums>, LengthError> {
+        let (apart, whole): (Vec<&PackedGroup>, Vec<&PackedGroup>) =
+            groups.iter().partition(|group| group.cold.is_some());
+        let mut sums = Vec::with_capacity(groups.len());
+        if !whole.is_empty() {
+            let probe = self.whole.as_ref().filter(|_| stage == Stage::Whole).ok_or(LengthError)?;
+            sums.extend(scan_groups(parameters, ring, probe, &whole)?);
+        }
+        let cut = |group: &PackedGroup| group.cold.as_ref().map(|cold| cold.from);
+        for alike in apart.chunk_by(|a, b| cut(a) == cut(b)) {
+            let from = alike.first().and_then(|group| cut(group)).ok_or(LengthError)?;
+            let [hot, cold] = self.cut.get(&from).ok_or(LengthError)?;
+            let segments: [Segment<'_>; 2] = [(hot, |group| &group.bodies), (cold, cold_bodies)];
+            let segments = match stage {
+                Stage::Whole => &segments[..],
+                Stage::Coarse => &segments[..1],
+                Stage::Rest => &segments[1..],
+            };
+            sums.extend(scan_segments(parameters, ring, segments, alike)?);
+        }
+        sums.sort_unstable_by_key(|sums| sums.group);
+        Ok(sums)
+    }
 }

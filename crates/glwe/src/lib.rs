@@ -20,14 +20,14 @@ mod parameters;
 mod placement;
 
 pub use group::{
-    Bodies, CiphertextError, PackedGroup, ProbeCiphertext, body_digest, decode_polynomials, encode_polynomials,
-    scan_groups, sum_parts,
+    Bodies, CiphertextError, ColdBodies, PackedGroup, ProbeCiphertext, SegmentedProbe, Segments, body_digest,
+    decode_polynomials, encode_polynomials, scan_groups, sum_parts,
 };
 pub use layout::{Layout, LayoutError, MAX_RANK, SlotPlace};
 pub use masks::{MaskSeed, Masks, uniform_polynomial, uniform_residues};
 pub use messages::{
     BuildOrder, ClientAnswer, ClientRequest, FromHolder, GroupSums, MAX_ADMISSION, Member, PartPayload, ProbeShape,
-    Refusal, ToHolder, Verdict, admission_session, build_session, query_session,
+    Refusal, Stage, ToHolder, Verdict, admission_session, build_session, query_session,
 };
 pub use noise::{Noise, decision_noise, score_noise};
 pub use parameters::{GLWE_2048_V1, Parameters, Scales, SealedUse};

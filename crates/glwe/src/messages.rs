@@ -91,10 +91,12 @@ pub enum ToHolder {
         /// The encoded sealed probe.
         sealed: Vec<u8>,
     },
-    /// The matcher's sums over every live group in the query's scope.
+    /// The matcher's sums over every live group in the query's scope; in [`Stage::Rest`], over every candidate group.
     Sums {
         /// The query's session.
         session: SessionId,
+        /// Over which blocks.
+        stage: Stage,
         /// One entry per group, by ascending id.
         groups: Vec<GroupSums>,
     },
@@ -103,6 +105,19 @@ pub enum ToHolder {
         /// The encoded signed request.
         request: Vec<u8>,
     },
+}
+
+/// Which blocks of the groups a scan runs over (DESIGN 6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, BorshSerialize, BorshDeserialize)]
+#[borsh(use_discriminant = true)]
+#[repr(u8)]
+pub enum Stage {
+    /// All blocks: a query without preselection.
+    Whole = 0,
+    /// Those of the first m dimensions, of every group in the scope.
+    Coarse = 1,
+    /// The others, of the candidate groups.
+    Rest = 2,
 }
 
 /// An order to build one revision of one group.
@@ -237,6 +252,13 @@ pub enum FromHolder {
         party: Party,
         /// Its current key epoch.
         epoch: Option<Epoch>,
+    },
+    /// The coarse stage of a query is open: these groups hold candidates, at least one.
+    Candidates {
+        /// The query's session.
+        session: SessionId,
+        /// By ascending id.
+        groups: Vec<GroupId>,
     },
 }
 

@@ -107,6 +107,28 @@ pub enum AuditEvent {
     },
     /// This holder was restored from its peers: the first entry of its new log.
     Restored,
+    /// The coarse stage of a query is about to be opened: one bit per group.
+    Preselection {
+        /// Who asked.
+        client: ClientId,
+        /// Of which collection.
+        collection: CollectionId,
+        /// What, coarse stage included.
+        query: Query,
+        /// About how many groups.
+        groups: u32,
+        /// 0 for whether they are too many, 1 for which they are.
+        stage: u8,
+        /// The budget window of the collection's policy in seconds.
+        window_seconds: u32,
+    },
+    /// What the coarse stage opened; the matcher is told.
+    Preselected {
+        /// How many groups hold candidates; `None` if more than the query's cap.
+        candidates: Option<u32>,
+        /// Out of how many.
+        groups: u32,
+    },
 }
 
 /// One entry of the chain.
@@ -256,6 +278,19 @@ impl fmt::Display for AuditEvent {
             }
             Self::RestoreAnswered { party } => write!(f, "answered the lost key holder {party}"),
             Self::Restored => f.write_str("restored from the two other key holders"),
+            Self::Preselection { client, collection, query, groups, stage, .. } => {
+                write!(f, "preselection for client {client} in collection {collection}: ")?;
+                if let Some(asked) = query.preselection {
+                    write!(f, "{} dimensions at {}, at most {}", asked.dimensions, asked.threshold, asked.most_groups)?;
+                }
+                write!(f, " of {groups} groups, stage {stage}")
+            }
+            Self::Preselected { candidates: Some(candidates), groups } => {
+                write!(f, "preselected {candidates} of {groups} groups")
+            }
+            Self::Preselected { candidates: None, groups } => {
+                write!(f, "more candidate groups of {groups} than asked for")
+            }
         }
     }
 }

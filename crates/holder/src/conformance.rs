@@ -12,15 +12,15 @@ use veilmatch_domain::{
     SubjectId, TemplateVersion, Threshold, Timestamp,
 };
 use veilmatch_glwe::{
-    Bodies, GLWE_2048_V1, Layout, MaskSeed, PackedGroup, Parameters, ProbeCiphertext, decision_noise, score_noise,
-    uniform_residues,
+    Bodies, GLWE_2048_V1, Layout, MaskSeed, PackedGroup, Parameters, ProbeCiphertext, SegmentedProbe, Stage,
+    decision_noise, score_noise, uniform_residues,
 };
 use veilmatch_kernels::{BodyLayout, Ring};
 use veilmatch_mpc::PairwiseSeeds;
 use veilmatch_sealed::{
     Associated, ClientSigningKey, HolderPublicKey, SealedTemplate, expand_part, quantise, seal, split,
 };
-use veilmatch_secret::Seed;
+use veilmatch_secret::{Secret, Seed};
 
 use crate::keys::{EpochKeys, SecretParts};
 use crate::masks::{GroupMasks, MaskRoom};
@@ -166,7 +166,7 @@ impl Glwe {
             checks,
         };
         let bodies = Bodies::arranged(&P, layout, self.dimension, &bodies).unwrap();
-        let packed = PackedGroup { group, revision: Revision(0), epoch: Epoch(0), layout, bodies };
+        let packed = PackedGroup { group, revision: Revision(0), epoch: Epoch(0), layout, bodies, cold: None };
         self.groups.push(Indexed { packed, registered, slots });
     }
 
@@ -214,6 +214,24 @@ impl Glwe {
         sums: &DecodedSums,
         threshold: Threshold,
     ) -> Vec<u64> {
+        let mut kept = Secret::new(Vec::new());
+        self.stage(party, group, probe, secrets, sums, threshold, Stage::Whole, &mut kept)
+    }
+
+    /// One holder's shares of a stage; `kept` is filled by the coarse one and added by the one that finishes.
+    #[expect(clippy::too_many_arguments, reason = "what a stage is made of")]
+    fn stage(
+        &self,
+        party: Party,
+        group: &Indexed,
+        probe: &ProbeCiphertext,
+        secrets: &[SecretParts; 3],
+        sums: &DecodedSums,
+        threshold: Threshold,
+        stage: Stage,
+        kept: &mut Secret<Vec<u32>>,
+    ) -> Vec<u64> {
+        let earlier = (stage == Stage::Rest).then(|| kept.expose().clone());
         let layout = group.packed.layout;
         let mut ascending: Vec<u32> = group.slots.iter().map(|&slot| slot as u32).collect();
         ascending.sort_unstable();
@@ -229,8 +247,9 @@ impl Glwe {
             factors: &Factors::new(&self.ring, &secrets[party.index()], &gallery),
             slots: &ascending,
             threshold,
+            coarse: earlier.as_deref(),
         };
-        let shares = score_shares(&inputs, sums).unwrap();
+        let shares = score_shares(&inputs, sums, (stage == Stage::Coarse).then_some(kept)).unwrap();
         let lane = |slot: &usize| ascending.binary_search(&(*slot as u32)).unwrap();
         group.slots.iter().map(|slot| shares.expose()[lane(slot)]).collect()
     }
@@ -307,7 +326,7 @@ impl Scheme for Glwe {
     }
 
     fn encrypt_probe(&mut self, probe: &Embedding) -> Vec<u8> {
-        let query = Query { decision: Decision::Exists, threshold: Threshold::new(0.4).unwrap() };
+        let query = Query::new(Decision::Exists, Threshold::new(0.4).unwrap());
         self.seal(probe, Purpose::Probe(query))
     }
 
@@ -316,6 +335,51 @@ impl Scheme for Glwe {
             let members: Vec<Parts> = group.par_iter().map(|bytes| self.unseal(bytes)).collect();
             self.index_parts(layout_of(group.len()), &members);
         }
+    }
+
+    fn stage_shares(
+        &mut self,
+        probe: &[u8],
+        dimensions: usize,
+        coarse: Threshold,
+        threshold: Threshold,
+    ) -> [ScoreShares; 2] {
+        let parts = self.unseal(probe);
+        let mut stages: [ScoreShares; 2] = Default::default();
+        for index in 0..self.groups.len() {
+            let layout = self.groups[index].packed.layout;
+            let (probe, secrets) = self.probe(layout, &parts);
+            let (group, hot, blocks) = (&self.groups[index], dimensions / layout.beta(), layout.blocks(self.dimension));
+            // The matcher has the bodies in two segments and reads one in each stage.
+            let natural = BodyLayout::new(P.degree, P.modulus, blocks, layout.rank()).unwrap();
+            let natural = natural.restore(&group.packed.bodies).unwrap();
+            let (bodies, cold) = Bodies::segmented(&P, layout, self.dimension, Some(hot), &natural).unwrap();
+            let packed = PackedGroup { bodies, cold, ..group.packed.clone() };
+            let prepared = SegmentedProbe::new(&P, &self.ring, &probe, [&packed]).unwrap();
+            let sums = |stage| {
+                let sums = prepared.scan(&P, &self.ring, stage, &[&packed]).unwrap().pop().unwrap();
+                decode_sums(&P, layout, &sums).unwrap()
+            };
+            let whole = sums(Stage::Whole);
+            let at_once = self.sums(group, &probe);
+            assert!(whole.masks == at_once.masks && whole.scores == at_once.scores, "a scan of both segments");
+            let folding = self.ring.folding(layout.beta()).unwrap();
+            let mut kept: [Secret<Vec<u32>>; 3] = std::array::from_fn(|_| Secret::new(Vec::new()));
+            for (place, (stage, of_stage, threshold)) in
+                [(Stage::Coarse, 0..hot, coarse), (Stage::Rest, hot..blocks, threshold)].into_iter().enumerate()
+            {
+                let (probe, sums) = (probe.only(P.degree, of_stage).unwrap(), sums(stage));
+                let mut left = LeftSide::empty(&self.ring, folding);
+                left.add_group(&P, &self.ring, &group.registered, &sums.masks, &sums.scores);
+                assert!(left.agrees(&self.ring, folding, &probe, &check_sum(&self.ring, [&group.registered])));
+                for party in Party::ALL {
+                    let kept = &mut kept[party.index()];
+                    let shares = self.stage(party, group, &probe, &secrets, &sums, threshold, stage, kept);
+                    stages[place][party.index()].extend(shares);
+                }
+            }
+        }
+        stages
     }
 
     fn score_shares(&mut self, probe: &[u8], threshold: Threshold) -> ScoreShares {
@@ -348,10 +412,10 @@ impl Scheme for Glwe {
 fn glwe_conforms() {
     // From one template to mixed layouts: a few fresh ones with wide blocks beside fuller groups.
     let cases = [
-        Case { dimension: 64, groups: vec![1], probes: 30 },
-        Case { dimension: 128, groups: vec![600, 3, 40], probes: 30 },
-        Case { dimension: 512, groups: vec![5, 130, 1], probes: 42 },
-        Case { dimension: 1024, groups: vec![20, 9], probes: 30 },
+        Case { dimension: 64, groups: vec![1], probes: 30, coarse: 0 },
+        Case { dimension: 128, groups: vec![600, 3, 40], probes: 30, coarse: 0 },
+        Case { dimension: 512, groups: vec![5, 130, 1], probes: 42, coarse: 256 },
+        Case { dimension: 1024, groups: vec![20, 9], probes: 100, coarse: 384 },
     ];
     let mut scheme = Glwe::new(1);
     run(&mut scheme, &cases, 3).assert_conformant("glwe-2048-v1");

@@ -279,6 +279,23 @@ pub enum HolderError {
     /// A message that this session does not expect now.
     #[error("session {0} does not expect this message now")]
     OutOfTurn(SessionId),
+    /// The matcher's sums are for another stage of the query than the one that is under way.
+    #[error("session {0} expects the sums of another stage")]
+    OtherStage(SessionId),
+    /// A coarse stage on dimensions that are not a whole number of blocks of every group, or not fewer than all.
+    #[error("preselection on {asked} dimensions does not fit groups with blocks of {beta}")]
+    CoarseDimensions {
+        /// What was asked.
+        asked: u16,
+        /// The block width that it does not fit.
+        beta: usize,
+    },
+    /// More groups hold candidates than the query's cap. That was opened, which they are was not.
+    #[error("more than {most} groups hold candidates")]
+    TooManyCandidates {
+        /// The cap.
+        most: u32,
+    },
     /// A group and revision was ordered again with other content.
     #[error("revision {revision} of group {group} was used for other content")]
     LabelReused {
@@ -382,6 +399,7 @@ impl HolderError {
             | Self::RevokedRevision { .. }
             | Self::UnknownSession(_)
             | Self::OutOfTurn(_)
+            | Self::OtherStage(_)
             | Self::LabelReused { .. }
             | Self::NotAdmitted { .. }
             | Self::MemberElsewhere { .. }
@@ -405,6 +423,7 @@ impl HolderError {
             | Self::WrongUse { .. }
             | Self::WrongDimension { .. }
             | Self::NotUnit
+            | Self::CoarseDimensions { .. }
             | Self::BudgetExhausted { .. }
             | Self::LockedOut { .. }
             | Self::Disabled { .. } => vec![Suspect::Client],
@@ -414,6 +433,7 @@ impl HolderError {
             | Self::RestoredEpoch(_)
             | Self::RestoreNotAllowed { .. }
             | Self::EmptyScope
+            | Self::TooManyCandidates { .. }
             | Self::RegistryChanged
             | Self::UnknownAdministrator
             | Self::NotAddressed
@@ -482,6 +502,9 @@ impl Explain for HolderError {
             Self::SessionSpent(_) => "session-spent",
             Self::UnknownSession(_) => "unknown-session",
             Self::OutOfTurn(_) => "out-of-turn",
+            Self::OtherStage(_) => "other-stage",
+            Self::CoarseDimensions { .. } => "preselection-dimensions",
+            Self::TooManyCandidates { .. } => "too-many-candidates",
             Self::LabelReused { .. } => "label-reused",
             Self::NotAdmitted { .. } => "not-admitted",
             Self::MemberElsewhere { .. } => "member-elsewhere",
@@ -513,6 +536,7 @@ impl Explain for HolderError {
             | Self::OtherTenant { .. }
             | Self::Disabled { .. } => Status::PermissionDenied,
             Self::BudgetExhausted { .. } | Self::LockedOut { .. } => Status::ResourceExhausted,
+            Self::TooManyCandidates { .. } => Status::FailedPrecondition,
             Self::UnknownCollection(_) | Self::UnknownSubject(_) | Self::UnknownSession(_) => Status::NotFound,
             Self::AlreadyEnrolled(_) | Self::OtherKey(_) => Status::AlreadyExists,
             Self::NoKeys
@@ -529,6 +553,7 @@ impl Explain for HolderError {
             | Self::WrongDimension { .. }
             | Self::BatchSize { .. }
             | Self::NotUnit
+            | Self::CoarseDimensions { .. }
             | Self::BadSlots => Status::InvalidArgument,
             _ => Status::Aborted,
         }
@@ -580,6 +605,12 @@ impl Explain for HolderError {
             Self::WrongEpoch(_) => "rebuild under the current key epoch",
             Self::SessionSpent(_) => "seal a new probe: a session gives one decision",
             Self::PeerStopped { .. } => "see the reason of the holder that stopped first",
+            Self::CoarseDimensions { .. } => {
+                "preselect on the matcher's hot dimensions, a multiple of every block width"
+            }
+            Self::TooManyCandidates { .. } => {
+                "ask with a higher coarse threshold or more dimensions, or without preselection"
+            }
             Self::ScanCheck
             | Self::BadSums { .. }
             | Self::GroupLeftOut { .. }

@@ -592,12 +592,12 @@ impl Holder {
                 self.end(session);
                 Ok(())
             }
-            ToHolder::Sums { session, groups } => {
+            ToHolder::Sums { session, stage, groups } => {
                 if self.state.registry.is_spent(&session) {
                     return Err((Some(session), HolderError::SessionSpent(session)));
                 }
                 self.with(session, |open, state| match open {
-                    Session::Query(s) => s.sums(state, groups).map(|()| s.is_finished()),
+                    Session::Query(s) => s.sums(state, stage, groups).map(|()| s.is_finished()),
                     Session::Admission(_) | Session::Build(_) => Err(HolderError::OutOfTurn(session)),
                 })
             }

@@ -24,8 +24,8 @@ pub(crate) struct Asking {
     pub(crate) subject: Option<SubjectId>,
     pub(crate) nonce: [u8; 16],
     pub(crate) expires: Timestamp,
-    /// Whether the ledger counts it already.
-    pub(crate) opened: bool,
+    /// How many openings of it the ledger does not count yet: two before a preselection, none once it is decided.
+    pub(crate) openings: u32,
 }
 
 #[derive(Clone, Default, BorshSerialize, BorshDeserialize)]
@@ -57,6 +57,10 @@ fn number(seconds: u32, now: Timestamp) -> u64 {
     now.0.checked_div(seconds.into()).unwrap_or(0)
 }
 
+fn one_more(count: &mut u32) {
+    *count = count.saturating_add(1);
+}
+
 fn higher<K: Ord>(ours: &mut BTreeMap<K, u32>, theirs: BTreeMap<K, u32>) {
     for (key, count) in theirs {
         let ours = ours.entry(key).or_default();
@@ -69,15 +73,11 @@ impl Ledger {
     pub(crate) fn apply(&mut self, entry: &AuditEntry) {
         match &entry.event {
             AuditEvent::NormCheck { probe: Some(probe), .. } => self.use_probe(probe, entry.time),
+            AuditEvent::Preselection { client, collection, stage: 0, window_seconds, .. } => {
+                self.count(client, collection, *window_seconds, entry.time);
+            }
             AuditEvent::Opening { client, collection, query, stage: 0, window_seconds } => {
-                let window = self.windows.entry(collection.clone()).or_default();
-                let now = number(*window_seconds, entry.time);
-                if window.seconds != *window_seconds || window.number != now {
-                    *window = Window { seconds: *window_seconds, number: now, ..Window::default() };
-                }
-                let one_more = |count: &mut u32| *count = count.saturating_add(1);
-                one_more(&mut window.total);
-                one_more(window.clients.entry(client.clone()).or_default());
+                let window = self.count(client, collection, *window_seconds, entry.time);
                 if let Decision::Verify { subject } = &query.decision {
                     one_more(window.subjects.entry(subject.clone()).or_default());
                     let place = (collection.clone(), subject.clone());
@@ -110,6 +110,24 @@ impl Ledger {
             }
             _ => {}
         }
+    }
+
+    /// Counts an opening for its client and its collection.
+    fn count(
+        &mut self,
+        client: &ClientId,
+        collection: &CollectionId,
+        window_seconds: u32,
+        time: Timestamp,
+    ) -> &mut Window {
+        let window = self.windows.entry(collection.clone()).or_default();
+        let now = number(window_seconds, time);
+        if window.seconds != window_seconds || window.number != now {
+            *window = Window { seconds: window_seconds, number: now, ..Window::default() };
+        }
+        one_more(&mut window.total);
+        one_more(window.clients.entry(client.clone()).or_default());
+        window
     }
 
     fn use_probe(&mut self, probe: &ProbeUse, now: Timestamp) {
@@ -169,10 +187,11 @@ impl Ledger {
         now: Timestamp,
     ) -> Result<(), HolderError> {
         let (mut all, mut of_client, mut of_subject) = (0u32, 0u32, 0u32);
-        for other in under_way.filter(|a| !a.opened && a.collection == asked.collection) {
-            all += 1;
-            of_client += u32::from(other.client == asked.client);
-            of_subject += u32::from(asked.subject.is_some() && other.subject == asked.subject);
+        for other in under_way.filter(|a| a.collection == asked.collection) {
+            let openings = other.openings;
+            all += openings;
+            of_client += if other.client == asked.client { openings } else { 0 };
+            of_subject += if asked.subject.is_some() && other.subject == asked.subject { openings } else { 0 };
         }
         self.check_budgets(policy, asked, [all, of_client, of_subject], now)?;
         match &asked.subject {
@@ -204,7 +223,7 @@ impl Ledger {
             (Budget::Collection, budgets.total, all, used(&|w| Some(w.total))),
         ];
         for (what, limit, under_way, used) in limits {
-            if limit > 0 && used.saturating_add(under_way) >= limit {
+            if limit > 0 && used.saturating_add(under_way).saturating_add(asked.openings) > limit {
                 let end = current.saturating_add(1).saturating_mul(seconds.into());
                 return Err(HolderError::BudgetExhausted { what, retry_after: end.saturating_sub(now.0) });
             }
@@ -263,7 +282,7 @@ mod tests {
             subject: subject.map(|s| SubjectId::new(s).unwrap()),
             nonce: [0; 16],
             expires: Timestamp(0),
-            opened: false,
+            openings: 1,
         }
     }
 
@@ -287,7 +306,7 @@ mod tests {
             self.session += 1;
             let Asking { client, collection, subject, .. } = asking(client, subject);
             let decision = subject.map_or(Decision::Exists, |subject| Decision::Verify { subject });
-            let query = Query { decision, threshold: Threshold::new(0.4).unwrap() };
+            let query = Query::new(decision, Threshold::new(0.4).unwrap());
             let window_seconds = self.policy.budgets.window_seconds;
             self.log(self.session, AuditEvent::Opening { client, collection, query, stage: 0, window_seconds });
             self.session
@@ -328,7 +347,7 @@ mod tests {
         let check =
             |other: &Asking| book.ledger.check(&book.policy, &asking("c", None), std::iter::once(other), book.now);
         assert_eq!(check(&other), exhausted(Budget::Collection));
-        other.opened = true;
+        other.openings = 0;
         assert_eq!(check(&other), Ok(()));
         book.open("d", None);
         assert_eq!(book.check("e", None), exhausted(Budget::Collection));

@@ -147,8 +147,9 @@ fn every_step_agrees_with_the_reference_program() {
             factors: &Factors::new(&ring, &parts("s0", i), &gallery),
             slots: &slots,
             threshold: Threshold::new(0.0).unwrap(),
+            coarse: None,
         };
-        let shares = score_shares(&inputs, &sums).unwrap();
+        let shares = score_shares(&inputs, &sums, None).unwrap();
         let expected: Vec<u64> = (0..r)
             .flat_map(|k| v.get(&format!("share.{k}.{i}")).iter().map(|&share| parameters.to_decision_torus(share)))
             .collect();

@@ -116,6 +116,11 @@ impl Scope {
         Arc::new(Self { groups, lanes })
     }
 
+    /// The groups at these places alone, ascending.
+    pub(crate) fn chosen(&self, places: &[usize]) -> Arc<Self> {
+        Self::new(places.iter().filter_map(|&place| self.groups.get(place)).map(Arc::clone))
+    }
+
     /// Whose lane it is.
     pub(crate) fn subject(&self, mut lane: usize) -> Option<&SubjectId> {
         for served in &self.groups {

@@ -3,21 +3,24 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use veilmatch_domain::Suspect;
+use veilmatch_domain::{SessionId, Suspect};
 use veilmatch_mpc::{
     Circuit, Evaluation, Lanes, PairwiseSeeds, Progress, Question, State as Stage, decision_circuit, norm_circuit,
+    preselection_circuit,
 };
 
 use crate::HolderError;
 use crate::state::{Channel, State};
 
 /// Which circuit a run evaluates: public data alone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Wanted {
     /// Are these unit vectors?
     Norm { templates: usize, dimension: usize },
     /// The decision on scores of `width` bits.
     Decision { width: u32, lanes: usize, question: Question },
+    /// Which groups, of so many lanes each, hold a candidate?
+    Preselection { width: u32, lanes: Vec<usize>, most: usize },
 }
 
 /// Circuits that were evaluated lately: most queries of a collection have the same one.
@@ -33,9 +36,12 @@ impl Circuits {
         let place = self.0.iter().position(|(kept, _)| *kept == wanted);
         let found = place.and_then(|place| self.0.remove(place));
         let entry = found.unwrap_or_else(|| {
-            let built = match wanted {
-                Wanted::Norm { templates, dimension } => norm_circuit(templates, dimension),
-                Wanted::Decision { width, lanes, question } => decision_circuit(width, &Lanes::ones(lanes), question),
+            let built = match &wanted {
+                Wanted::Norm { templates, dimension } => norm_circuit(*templates, *dimension),
+                Wanted::Decision { width, lanes, question } => {
+                    decision_circuit(*width, &Lanes::ones(*lanes), *question)
+                }
+                Wanted::Preselection { width, lanes, most } => preselection_circuit(*width, lanes, *most),
             };
             (wanted, Arc::new(built))
         });
@@ -71,9 +77,21 @@ impl Run {
         inputs: Vec<u64>,
         first_step: u32,
     ) -> Result<Self, HolderError> {
+        Self::start_as(channel.session, state, channel, seeds, wanted, inputs, first_step)
+    }
+
+    /// As [`start`](Self::start), with the masks of another session than the channel's.
+    pub(crate) fn start_as(
+        session: SessionId,
+        state: &mut State,
+        channel: &mut Channel,
+        seeds: &PairwiseSeeds,
+        wanted: Wanted,
+        inputs: Vec<u64>,
+        first_step: u32,
+    ) -> Result<Self, HolderError> {
         let circuit = state.circuits.get(wanted);
-        let (evaluation, progress) =
-            Evaluation::start(state.party, channel.session, seeds, circuit, inputs, first_step)?;
+        let (evaluation, progress) = Evaluation::start(state.party, session, seeds, circuit, inputs, first_step)?;
         let mut run = Self { evaluation, state: Stage::Waiting };
         run.take(state, channel, progress)?;
         Ok(run)

@@ -94,14 +94,21 @@ pub(crate) struct ShareInputs<'a> {
     /// The slots that are compared, ascending.
     pub(crate) slots: &'a [u32],
     pub(crate) threshold: Threshold,
+    /// Shares modulo q of these slots' sums over other blocks, which are added before rounding.
+    pub(crate) coarse: Option<&'a [u32]>,
 }
 
 /// This holder's additive shares of the scores of the chosen slots of one group, on the decision torus, with the
-/// threshold subtracted (at K_0): one value below 2^w per slot, in the order of `slots`.
+/// threshold subtracted (at K_0): one value below 2^w per slot, in the order of `slots`. `unrounded` gets the same shares
+/// modulo q and without the threshold, if it is there.
 ///
 /// # Errors
 /// [`LengthError`] unless masks and probe have equally many polynomials.
-pub(crate) fn score_shares(inputs: &ShareInputs<'_>, sums: &DecodedSums) -> Result<Secret<Vec<u64>>, LengthError> {
+pub(crate) fn score_shares(
+    inputs: &ShareInputs<'_>,
+    sums: &DecodedSums,
+    mut unrounded: Option<&mut Secret<Vec<u32>>>,
+) -> Result<Secret<Vec<u64>>, LengthError> {
     let ShareInputs { party, parameters, ring, folding, layout, .. } = *inputs;
     let (n, positions) = (parameters.degree, folding.points());
     let [d, e] = mask_sums(ring, inputs.probe, inputs.masks)?;
@@ -111,6 +118,7 @@ pub(crate) fn score_shares(inputs: &ShareInputs<'_>, sums: &DecodedSums) -> Resu
     let mut whole = Secret::new(vec![0u32; n]);
     let mut scaled = Secret::new(vec![0u32; positions]);
     let mut rest = inputs.slots;
+    let mut coarse = inputs.coarse;
     let bodies = sums.masks.chunks_exact(n).zip(sums.scores.chunks_exact(positions));
     for (body, ((a, b), [secret, product])) in bodies.zip(&inputs.factors.bodies).enumerate() {
         let first = body * positions;
@@ -127,6 +135,18 @@ pub(crate) fn score_shares(inputs: &ShareInputs<'_>, sums: &DecodedSums) -> Resu
             ring.add_assign(share, b);
         }
         ring.unfold(folding, share);
+        if let Some(earlier) = &mut coarse {
+            let (own, others) = earlier.split_at_checked(chosen.len()).ok_or(LengthError)?;
+            *earlier = others;
+            for (&slot, &value) in chosen.iter().zip(own) {
+                if let Some(place) = share.get_mut(slot as usize - first) {
+                    ring.add_assign(std::slice::from_mut(place), &[value]);
+                }
+            }
+        }
+        if let Some(kept) = &mut unrounded {
+            kept.expose_mut().extend(chosen.iter().filter_map(|&slot| share.get(slot as usize - first)));
+        }
         parameters.all_to_decision_torus(share, scaled.expose_mut());
         let subtracted = |value: u32| u64::from(value.wrapping_sub(offset) & torus);
         let scaled = scaled.expose();

@@ -701,7 +701,7 @@ mod tests {
 
     #[test]
     fn answers_travel_back_to_the_client() {
-        let query = Query { decision: Decision::Best, threshold: Threshold::new(0.4).unwrap() };
+        let query = Query::new(Decision::Best, Threshold::new(0.4).unwrap());
         let associated = associated(128, Purpose::Probe(query.clone()));
         let entropy = &mut *os_entropy();
         let (sealed, keys) = seal(&embedding(128), associated, &PUBLIC, &signer(), entropy).unwrap();

@@ -53,6 +53,20 @@ pub enum MatcherError {
     /// The bodies of a group were lost; it is being rebuilt from the sealed templates.
     #[error("packed group {0} is damaged and is being rebuilt")]
     GroupDamaged(GroupId),
+    /// The holders do not name the same candidate groups.
+    #[error("the key holders do not name the same candidate groups")]
+    CandidatesDiffer(Vec<Suspect>),
+    /// The index is not cut where the preselection needs it.
+    #[error("preselection on {asked} dimensions; {}", hot.map_or_else(
+        || String::from("the index has no hot segment of its own here"),
+        |hot| format!("the index has {hot} hot ones"),
+    ))]
+    NotSegmented {
+        /// What was asked.
+        asked: u16,
+        /// The hot dimensions of the index, if it has any.
+        hot: Option<usize>,
+    },
     /// Another dimension than the collection's.
     #[error("the sealed template has {found} dimensions; the collection has {expected}")]
     WrongDimension {
@@ -111,7 +125,9 @@ impl MatcherError {
             Self::MalformedAnswer(p) | Self::UnexpectedPart(p) | Self::VerdictsDiffer(p) => vec![Suspect::Holder(*p)],
             Self::SeedsDiffer(a, b) => vec![Suspect::pair(*a, *b)],
             Self::Ciphertext(e) => holders(e.part()),
-            Self::TimedOut(suspects) | Self::Unreachable(suspects) => suspects.clone(),
+            Self::TimedOut(suspects) | Self::Unreachable(suspects) | Self::CandidatesDiffer(suspects) => {
+                suspects.clone()
+            }
             Self::EmptyScope | Self::NoKeys | Self::Busy { .. } | Self::Stopping => Vec::new(),
             Self::Storage { .. } | Self::GroupDamaged(_) => vec![Suspect::Matcher],
             _ => vec![Suspect::Client],
@@ -139,6 +155,8 @@ impl Explain for MatcherError {
             Self::UnexpectedPart(_) => "unexpected-part",
             Self::SeedsDiffer(..) => "seeds-differ",
             Self::VerdictsDiffer(_) => "verdicts-differ",
+            Self::CandidatesDiffer(_) => "candidates-differ",
+            Self::NotSegmented { .. } => "not-segmented",
             Self::TimedOut(_) => "timed-out",
             Self::NoKeys => "no-keys",
             Self::GroupDamaged(_) => "group-damaged",
@@ -161,7 +179,7 @@ impl Explain for MatcherError {
             Self::Storage { status, .. } => *status,
             Self::Sealed(e) => e.status(),
             Self::UnknownCollection(_) | Self::UnknownSubject(_) => Status::NotFound,
-            Self::EmptyScope | Self::NoKeys => Status::FailedPrecondition,
+            Self::EmptyScope | Self::NoKeys | Self::NotSegmented { .. } => Status::FailedPrecondition,
             Self::TimedOut(_) | Self::Unreachable(_) | Self::Stopping | Self::GroupDamaged(_) => Status::Unavailable,
             _ => Status::Aborted,
         }
@@ -175,6 +193,10 @@ impl Explain for MatcherError {
             Self::UnknownCollection(_) => "create the collection first, or check its name",
             Self::UnknownSubject(_) => "enroll the subject first, or check its id",
             Self::EmptyScope => "enroll somebody first",
+            Self::NotSegmented { .. } => {
+                "preselect on the index's hot dimensions; the matcher's `index.hot_dimensions` sets them, and groups are \
+                 rebuilt for it in quiet moments"
+            }
             Self::WrongUse => "seal the template for the purpose of the request",
             Self::TimedOut(_) => "check that the party runs and is reachable, then ask again with a new request",
             Self::GroupDamaged(_) => "ask again in a moment: it is rebuilt from the sealed templates",

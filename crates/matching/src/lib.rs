@@ -15,6 +15,6 @@ mod work;
 mod writer;
 
 pub use error::MatcherError;
-pub use matcher::{Lane, Limits, Mark, Matcher, Outbound, Reaction, RequestId};
+pub use matcher::{HotDimensions, Lane, Limits, Mark, Matcher, Outbound, Reaction, RequestId};
 pub use progress::Progress;
 pub use work::{Work, Worked};

@@ -10,10 +10,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use bytes::Bytes;
 use veilmatch_domain::{CollectionId, Epoch, Explain as _, Party, SessionId, SubjectId, Suspect, Timestamp};
 use veilmatch_gallery::{Change, CollectionIndex, Description, Image, IntentId, Planner};
-use veilmatch_glwe::{ClientAnswer, ClientRequest, FromHolder, Parameters, Refusal, ToHolder};
+use veilmatch_glwe::{ClientAnswer, ClientRequest, FromHolder, PackedGroup, Parameters, Refusal, ToHolder};
 
 use crate::search::Search;
-use crate::work::{Done, Task, Ticket};
+use crate::work::{Done, Task, Ticket, hot_blocks};
 use crate::writer::{Job, Writer};
 use crate::{MatcherError, Progress, Work, Worked};
 
@@ -67,6 +67,10 @@ pub enum Mark {
     Asked,
     /// All parts of the probe are here: the scan begins.
     Recrypted,
+    /// The sums of a coarse stage have gone to the holders.
+    ScannedCoarse,
+    /// The holders have named the candidate groups: the rest of them is scanned.
+    Preselected,
     /// The sums have gone to the holders: the decision begins.
     Scanned,
 }
@@ -97,6 +101,26 @@ impl Default for Limits {
             searches: 256,
             waiting: 256,
             maintenance: true,
+        }
+    }
+}
+
+/// How many of the first dimensions lie apart in the index, for a coarse stage to read alone (DESIGN 6). Groups that are
+/// built differently are rebuilt when nothing else is to be done.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HotDimensions {
+    /// In every collection that is not named below; `None` for groups in one segment.
+    pub default: Option<u16>,
+    /// In these collections; 0 for groups in one segment.
+    pub collections: BTreeMap<CollectionId, u16>,
+}
+
+impl HotDimensions {
+    pub(crate) fn of(&self, collection: &CollectionId) -> Option<u16> {
+        match self.collections.get(collection) {
+            Some(0) => None,
+            Some(hot) => Some(*hot),
+            None => self.default,
         }
     }
 }
@@ -139,6 +163,7 @@ pub(crate) struct Shared {
     pub(crate) epoch: Option<Epoch>,
     pub(crate) collections: BTreeMap<CollectionId, Collection>,
     pub(crate) erased: BTreeMap<IntentId, Timestamp>,
+    pub(crate) hot_dimensions: HotDimensions,
     pub(crate) attempt: u64,
     pub(crate) now: u64,
     pub(crate) connected: [bool; 3],
@@ -262,6 +287,7 @@ impl Matcher {
             epoch: None,
             collections,
             erased: image.erased,
+            hot_dimensions: HotDimensions::default(),
             // Attempts of this life are above those of every earlier one.
             attempt: image.lives << 32,
             now: 0,
@@ -310,6 +336,12 @@ impl Matcher {
             self.shared.work(Task::Describe { request, collection, description });
         }
         self.react()
+    }
+
+    /// Says how groups are cut from now on.
+    pub fn set_hot_dimensions(&mut self, hot_dimensions: HotDimensions) {
+        self.shared.hot_dimensions = hot_dimensions;
+        self.maintain_from = self.shared.now;
     }
 
     /// Announces the key epoch under which groups are built from now on.
@@ -480,11 +512,7 @@ impl Matcher {
     pub fn finish(&mut self, worked: Worked) -> Reaction {
         match worked.0 {
             Done::Scanned { session, result } => match (self.searches.get_mut(&session), result) {
-                (Some(search), Ok(sums)) => {
-                    search.scanned = true;
-                    self.shared.mark(search.request, Mark::Scanned);
-                    self.shared.tell_bytes(&Party::ALL, Lane::Decide, &sums);
-                }
+                (Some(search), Ok(scanned)) => search.scanned(&mut self.shared, scanned),
                 (Some(_), Err(error)) => self.end_search(session, error.refusal()),
                 (None, _) => {}
             },
@@ -668,7 +696,9 @@ impl Matcher {
                     self.set_epoch(a);
                 }
             }
-            FromHolder::ProbePart { session, .. } | FromHolder::Answer { session, .. } => {
+            FromHolder::ProbePart { session, .. }
+            | FromHolder::Candidates { session, .. }
+            | FromHolder::Answer { session, .. } => {
                 let Some(search) = self.searches.get_mut(&session) else { return };
                 match search.take(&mut self.shared, party, message) {
                     Ok(false) => {}
@@ -726,7 +756,12 @@ impl Matcher {
             let planner = c.planner(parameters);
             let late: Vec<_> = c.index.overdue().iter().filter_map(|group| planner.rebuild(*group)).collect();
             let plans = if late.is_empty() {
-                let old = c.index.groups().find(|g| g.packed.epoch < epoch).map(|g| g.packed.group);
+                let hot = self.shared.hot_dimensions.of(&collection);
+                let cut = |g: &PackedGroup| {
+                    hot_blocks(g.layout, c.description.dimension, hot) == g.cold.as_ref().map(|cold| cold.from)
+                };
+                let old = c.index.groups().find(|g| g.packed.epoch < epoch || !cut(&g.packed));
+                let old = old.map(|g| g.packed.group);
                 old.and_then(|group| planner.rebuild(group)).or_else(|| planner.tidy()).into_iter().collect()
             } else {
                 late

@@ -1,17 +1,20 @@
 //! One query at the matcher: add up the probe's parts, scan, pass sums and replies on.
+//!
+//! With a preselection (DESIGN 6) it scans twice: the hot segments of all groups first; then, once all three holders have
+//! named the same groups, the cold segments of those. If no group holds a candidate, replies come after the first scan.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use std::sync::Arc;
 
-use veilmatch_domain::{CollectionId, Decision, Dimension, Party, Purpose, SessionId, Suspect};
+use veilmatch_domain::{CollectionId, Decision, Dimension, GroupId, Party, Preselection, Purpose, SessionId, Suspect};
 use veilmatch_gallery::GroupRecord;
-use veilmatch_glwe::{ClientAnswer, FromHolder, MaskSeed, PartPayload, ProbeShape, query_session};
+use veilmatch_glwe::{ClientAnswer, FromHolder, MaskSeed, PartPayload, ProbeShape, Stage, query_session};
 use veilmatch_sealed::SealedTemplate;
 
 use crate::MatcherError;
-use crate::matcher::{Mark, RequestId, Shared};
-use crate::work::{Scan, Task};
+use crate::matcher::{Lane, Mark, RequestId, Shared};
+use crate::work::{Prepared, Probes, Scan, Scanned, Task, hot_blocks};
 
 pub(crate) type Copies = [(Option<PartPayload>, Option<PartPayload>); 3];
 
@@ -29,8 +32,13 @@ pub(crate) struct Search {
     pub(crate) collection: CollectionId,
     /// When it was asked, in the driver's milliseconds.
     pub(crate) started: u64,
-    /// Whether the sums have gone to the holders.
+    /// Whether the sums of the last scan have gone to the holders.
     pub(crate) scanned: bool,
+    stage: Stage,
+    /// The probe, between the stages.
+    prepared: Option<Arc<Prepared>>,
+    /// What the holders say that the coarse stage opened.
+    candidates: [Option<Vec<GroupId>>; 3],
     session: SessionId,
     dimension: Dimension,
     scope: Vec<Arc<GroupRecord>>,
@@ -82,6 +90,20 @@ pub(crate) fn late_holders(copies: &Copies) -> BTreeSet<Party> {
         .collect()
 }
 
+/// Whether the first m dimensions of every group lie apart: only then a coarse stage reads less than a full search.
+fn check_segments(asked: &Preselection, dimension: Dimension, scope: &[Arc<GroupRecord>]) -> Result<(), MatcherError> {
+    for record in scope {
+        let layout = record.packed.layout;
+        let wanted = hot_blocks(layout, dimension, Some(asked.dimensions));
+        let cold = record.packed.cold.as_ref().map(|cold| cold.from);
+        if wanted.is_none() || wanted != cold {
+            let hot = cold.map(|from| from * layout.beta());
+            return Err(MatcherError::NotSegmented { asked: asked.dimensions, hot });
+        }
+    }
+    Ok(())
+}
+
 impl Search {
     /// Finds the groups in the query's scope and the block widths that a probe is needed for.
     pub(crate) fn start(
@@ -116,6 +138,9 @@ impl Search {
         if let Some(lost) = scope.iter().find(|record| record.is_damaged()) {
             return Err(MatcherError::GroupDamaged(lost.packed.group));
         }
+        if let Some(asked) = query.preselection {
+            check_segments(&asked, collection.description.dimension, &scope)?;
+        }
         let mut gathering = BTreeMap::new();
         for record in &scope {
             if let Ok(layout) = veilmatch_glwe::Layout::new(record.packed.layout.beta(), 1) {
@@ -133,6 +158,9 @@ impl Search {
             gathering,
             scanning: false,
             scanned: false,
+            stage: if query.preselection.is_some() { Stage::Coarse } else { Stage::Whole },
+            prepared: None,
+            candidates: [None, None, None],
             replies: [None, None, None],
         };
         Ok((session, search))
@@ -168,30 +196,84 @@ impl Search {
                 shared.answer(self.request, ClientAnswer::Replies { replies });
                 Ok(true)
             }
+            FromHolder::Candidates { groups, .. } => {
+                let place = self.candidates.get_mut(party.index()).filter(|_| self.stage == Stage::Coarse);
+                let place = place.filter(|_| self.scanned).ok_or(MatcherError::UnexpectedPart(party))?;
+                if place.replace(groups).is_some() {
+                    return Err(MatcherError::UnexpectedPart(party));
+                }
+                let [Some(a), Some(b), Some(c)] = &self.candidates else { return Ok(false) };
+                let odd = match (a == b, b == c, a == c) {
+                    (true, true, _) => None,
+                    (true, false, _) => Some(vec![Suspect::Holder(Party::K2)]),
+                    (false, true, _) => Some(vec![Suspect::Holder(Party::K0)]),
+                    (false, false, true) => Some(vec![Suspect::Holder(Party::K1)]),
+                    // At least two of them lie.
+                    (false, false, false) => Some(Vec::new()),
+                };
+                if let Some(suspects) = odd {
+                    return Err(MatcherError::CandidatesDiffer(suspects));
+                }
+                let chosen = a.clone();
+                self.finish(shared, party, &chosen)?;
+                Ok(false)
+            }
             _ => Err(MatcherError::UnexpectedPart(party)),
         }
+    }
+
+    /// Scans what the coarse stage left out of the candidate groups.
+    fn finish(&mut self, shared: &mut Shared, party: Party, chosen: &[GroupId]) -> Result<(), MatcherError> {
+        let unexpected = MatcherError::UnexpectedPart(party);
+        let groups: Vec<Arc<GroupRecord>> =
+            self.scope.iter().filter(|record| chosen.contains(&record.packed.group)).map(Arc::clone).collect();
+        let prepared = self.prepared.take().filter(|_| !groups.is_empty() && groups.len() == chosen.len());
+        let prepared = prepared.ok_or(unexpected)?;
+        (self.stage, self.scanned) = (Stage::Rest, false);
+        self.scope = Vec::new();
+        shared.mark(self.request, Mark::Preselected);
+        let (session, parameters) = (self.session, shared.parameters);
+        let scan = Scan { session, parameters, stage: self.stage, probes: Probes::Prepared(prepared), groups };
+        shared.work(Task::Scan(Box::new(scan)));
+        Ok(())
+    }
+
+    /// The sums are there: the holders are told.
+    pub(crate) fn scanned(&mut self, shared: &mut Shared, scanned: Scanned) {
+        self.scanned = true;
+        if self.stage == Stage::Coarse {
+            self.prepared = Some(scanned.prepared);
+        }
+        shared.mark(self.request, if self.stage == Stage::Coarse { Mark::ScannedCoarse } else { Mark::Scanned });
+        shared.tell_bytes(&Party::ALL, Lane::Decide, &scanned.sums);
     }
 
     fn scan(&mut self, shared: &mut Shared) {
         self.scanning = true;
         shared.mark(self.request, Mark::Recrypted);
-        let probes = std::mem::take(&mut self.gathering)
+        let parts = std::mem::take(&mut self.gathering)
             .into_iter()
             .filter_map(|(shape, gathering)| Some((shape, gathering.seed?.0, gathering.copies)))
             .collect();
+        let groups = if self.stage == Stage::Coarse { self.scope.clone() } else { std::mem::take(&mut self.scope) };
         let scan = Scan {
             session: self.session,
             parameters: shared.parameters,
-            dimension: self.dimension,
-            probes,
-            groups: std::mem::take(&mut self.scope),
+            stage: self.stage,
+            probes: Probes::Parts { dimension: self.dimension, parts },
+            groups,
         };
         shared.work(Task::Scan(Box::new(scan)));
     }
 
     pub(crate) fn late(&self) -> Vec<Suspect> {
         let late: BTreeSet<Party> = if self.scanned {
-            Party::ALL.into_iter().filter(|p| self.replies.get(p.index()).is_some_and(Option::is_none)).collect()
+            // After the coarse stage a holder says candidates, or replies because there are none.
+            let silent = |p: &Party| {
+                self.replies.get(p.index()).is_some_and(Option::is_none)
+                    && (self.stage != Stage::Coarse || self.candidates.get(p.index()).is_some_and(Option::is_none))
+            };
+            Party::ALL.into_iter().filter(silent).collect()
         } else {
             self.gathering.values().flat_map(|g| late_holders(&g.copies)).collect()
         };

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use veilmatch_domain::{CollectionId, Dimension, GroupId, SessionId, SubjectId};
 use veilmatch_gallery::{Change, Description, GroupMember, GroupRecord, Intent, IntentId, Storage, StorageError};
 use veilmatch_glwe::{
-    Bodies, BuildOrder, MaskSeed, Member, PackedGroup, Parameters, ProbeCiphertext, ProbeShape, ToHolder,
-    build_session, scan_groups, sum_parts,
+    Bodies, BuildOrder, Layout, MaskSeed, Member, PackedGroup, Parameters, ProbeCiphertext, ProbeShape, SegmentedProbe,
+    Stage, ToHolder, build_session, sum_parts,
 };
 
 use crate::MatcherError;
@@ -37,9 +37,28 @@ impl std::fmt::Debug for Worked {
 pub(crate) struct Scan {
     pub(crate) session: SessionId,
     pub(crate) parameters: Parameters,
-    pub(crate) dimension: Dimension,
-    pub(crate) probes: Vec<(ProbeShape, MaskSeed, Copies)>,
+    pub(crate) stage: Stage,
+    pub(crate) probes: Probes,
     pub(crate) groups: Vec<Arc<GroupRecord>>,
+}
+
+/// The probe of a scan.
+pub(crate) enum Probes {
+    /// As the holders sent it.
+    Parts { dimension: Dimension, parts: Vec<(ProbeShape, MaskSeed, Copies)> },
+    /// By block width, as an earlier stage prepared it.
+    Prepared(Arc<Prepared>),
+}
+
+/// A probe that is ready to be scanned with, by block width.
+pub(crate) type Prepared = Vec<(usize, SegmentedProbe)>;
+
+/// What a scan came to.
+pub(crate) struct Scanned {
+    /// The message to the holders.
+    pub(crate) sums: Bytes,
+    /// For the stage that follows, if one may.
+    pub(crate) prepared: Arc<Prepared>,
 }
 
 /// Which step of which job a result belongs to; results of steps that were given up are dropped.
@@ -50,6 +69,8 @@ pub(crate) struct Ticket(pub(crate) u64);
 pub(crate) struct Sum {
     pub(crate) parameters: Parameters,
     pub(crate) dimension: Dimension,
+    /// The dimensions whose blocks lie apart, if some should.
+    pub(crate) hot_dimensions: Option<u16>,
     pub(crate) order: BuildOrder,
     pub(crate) members: Vec<GroupMember>,
     pub(crate) copies: Copies,
@@ -76,7 +97,7 @@ pub(crate) struct Ordered {
 pub(crate) enum Done {
     Scanned {
         session: SessionId,
-        result: Result<Bytes, MatcherError>,
+        result: Result<Scanned, MatcherError>,
     },
     Saved {
         ticket: Ticket,
@@ -170,8 +191,8 @@ fn collection_of(intent: &Intent) -> &CollectionId {
 /// The record with its bodies read from the store's map, so that the memory they took is free again.
 fn mapped(storage: &dyn Storage, collection: &CollectionId, record: Arc<GroupRecord>) -> Arc<GroupRecord> {
     match storage.mapped(collection, &record) {
-        Some(bodies) => {
-            let packed = PackedGroup { bodies, ..record.packed.clone() };
+        Some((bodies, cold)) => {
+            let packed = PackedGroup { bodies, cold, ..record.packed.clone() };
             Arc::new(GroupRecord { packed, members: record.members.clone() })
         }
         None => record,
@@ -201,28 +222,46 @@ fn complete_order(
     Ok(Box::new(Ordered { session, order: skeleton, members, bytes: bytes.into() }))
 }
 
+/// How many blocks of a group lie apart; `None` if the wanted dimensions are not a whole number of them and fewer than all.
+pub(crate) fn hot_blocks(layout: Layout, dimension: Dimension, hot_dimensions: Option<u16>) -> Option<usize> {
+    let hot = usize::from(hot_dimensions?);
+    let fits = hot > 0 && hot < dimension.get() && hot.is_multiple_of(layout.beta());
+    fits.then(|| hot / layout.beta())
+}
+
 impl Scan {
-    fn run(self) -> Result<Bytes, MatcherError> {
+    fn run(self) -> Result<Scanned, MatcherError> {
         let (parameters, ring) = (self.parameters, self.parameters.ring());
-        let mut probes = Vec::with_capacity(self.probes.len());
-        for (shape, seed, copies) in self.probes {
-            let polynomials = shape.layout.blocks(self.dimension);
-            let bodies = sum_parts(&parameters, &ring, polynomials, &borrowed(&copies))?;
-            let masks = seed.expand(&parameters, shape.layout, self.dimension);
-            let probe = ProbeCiphertext::new(masks, bodies).prepare(&ring);
-            probes.push((shape.layout.beta(), probe.map_err(|_| MatcherError::MalformedRequest)?));
-        }
+        let of_width = |beta: usize| {
+            let groups = self.groups.iter().map(|record| &record.packed);
+            groups.filter(move |group| group.layout.beta() == beta)
+        };
+        let prepared = match &self.probes {
+            Probes::Prepared(prepared) => Arc::clone(prepared),
+            Probes::Parts { dimension, parts } => {
+                let mut prepared = Vec::with_capacity(parts.len());
+                for (shape, seed, copies) in parts {
+                    let (beta, polynomials) = (shape.layout.beta(), shape.layout.blocks(*dimension));
+                    let bodies = sum_parts(&parameters, &ring, polynomials, &borrowed(copies))?;
+                    let masks = seed.expand(&parameters, shape.layout, *dimension);
+                    let probe = ProbeCiphertext::new(masks, bodies);
+                    let probe = SegmentedProbe::new(&parameters, &ring, &probe, of_width(beta));
+                    prepared.push((beta, probe.map_err(|_| MatcherError::MalformedRequest)?));
+                }
+                Arc::new(prepared)
+            }
+        };
         let mut groups = Vec::with_capacity(self.groups.len());
-        for (beta, probe) in &probes {
-            let of_width = self.groups.iter().map(|record| &record.packed).filter(|g| g.layout.beta() == *beta);
-            let of_width: Vec<&PackedGroup> = of_width.collect();
+        for (beta, probe) in prepared.iter() {
+            let of_width: Vec<&PackedGroup> = of_width(*beta).collect();
             // A group whose bodies have another length than its layout is damaged.
             let damaged = || MatcherError::GroupDamaged(of_width.first().map_or(GroupId(0), |g| g.group));
-            groups.extend(scan_groups(&parameters, &ring, probe, &of_width).map_err(|_| damaged())?);
+            groups.extend(probe.scan(&parameters, &ring, self.stage, &of_width).map_err(|_| damaged())?);
         }
         groups.sort_unstable_by_key(|sums| sums.group);
-        let sums = ToHolder::Sums { session: self.session, groups };
-        Ok(borsh::to_vec(&sums).map_err(|_| MatcherError::MalformedRequest)?.into())
+        let sums = ToHolder::Sums { session: self.session, stage: self.stage, groups };
+        let sums = borsh::to_vec(&sums).map_err(|_| MatcherError::MalformedRequest)?.into();
+        Ok(Scanned { sums, prepared })
     }
 }
 
@@ -232,9 +271,10 @@ impl Sum {
         let BuildOrder { group, revision, epoch, layout, replaces, collection, .. } = self.order;
         let polynomials = layout.blocks(self.dimension) * layout.rank();
         let bodies = sum_parts(&self.parameters, &self.parameters.ring(), polynomials, &borrowed(&self.copies))?;
-        let bodies = Bodies::arranged(&self.parameters, layout, self.dimension, &bodies);
-        let bodies = bodies.map_err(|_| MatcherError::MalformedRequest)?;
-        let packed = PackedGroup { group, revision, epoch, layout, bodies };
+        let hot = hot_blocks(layout, self.dimension, self.hot_dimensions);
+        let segments = Bodies::segmented(&self.parameters, layout, self.dimension, hot, &bodies);
+        let (bodies, cold) = segments.map_err(|_| MatcherError::MalformedRequest)?;
+        let packed = PackedGroup { group, revision, epoch, layout, bodies, cold };
         let record = Arc::new(GroupRecord { packed, members: self.members });
         let intent = Intent::Build { collection, record: Arc::clone(&record), replaces };
         Ok((self.id, record, intent))

@@ -534,7 +534,9 @@ impl Writer {
         };
         let (ticket, lazy) = (shared.next_ticket(), shared.take_lazy());
         let replaces = order.replaces.clone();
-        let sum = Sum { parameters: shared.parameters, dimension, order, members, copies, id: IntentId(session.0) };
+        let (parameters, id) = (shared.parameters, IntentId(session.0));
+        let hot_dimensions = shared.hot_dimensions.of(&self.agenda.collection);
+        let sum = Sum { parameters, dimension, hot_dimensions, order, members, copies, id };
         shared.work(Task::Sum { ticket, lazy, sum: Box::new(sum) });
         self.agenda.begin_stage(shared, 0);
         self.stage = Stage::Summing { session, replaces, ticket };

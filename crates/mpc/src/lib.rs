@@ -9,6 +9,7 @@
 //! - [`lanes`](Lanes): bit-sliced words. [`CircuitBuilder`], [`Circuit`]: gates, depths, the oracle in the clear.
 //! - [`decision_circuit`], [`read_answer`]: `any`, `list`, `best` on the signs of score − τ (DESIGN 5). Where "is any of them
 //!   1" is asked, random multiples are added up instead of a tree of ORs (`counting`).
+//! - [`preselection_circuit`], [`read_candidates`]: which groups hold a candidate (DESIGN 6).
 //! - [`norm_circuit`], [`norm_inputs`], [`read_norm`], [`dot_share`]: is a sealed template a unit vector (DESIGN 3.3)?
 //! - [`Evaluation`]: messages in, messages out, openings only after [`Evaluation::approve_opening`].
 //! - [`Links`], [`Frame`], [`Inbox`]: authenticated frames for all that holders say to each other.
@@ -47,6 +48,7 @@ mod lanes;
 mod link;
 mod network;
 mod norm;
+mod preselection;
 mod sharing;
 #[cfg(test)]
 mod testing;
@@ -60,4 +62,5 @@ pub use lanes::{Lanes, transpose};
 pub use link::{FRAME_OVERHEAD, Frame, Inbox, Links};
 pub use network::{Delivery, Fault, FaultKind, Network, Traffic};
 pub use norm::{NORM_WIDTH, NormBounds, dot_share, norm_circuit, norm_inputs, read_norm};
+pub use preselection::{Candidates, preselection_circuit, read_candidates};
 pub use sharing::PairwiseSeeds;

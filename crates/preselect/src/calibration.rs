@@ -1,13 +1,13 @@
 //! What a coarse first stage loses and saves, measured on labelled embeddings.
 //!
-//! The first stage would score the first m coordinates alone, ⟨p, x⟩ over k < m, and keep what reaches a coarse threshold. The
+//! The first stage scores the first m coordinates alone, ⟨p, x⟩ over k < m, and keeps what reaches a coarse threshold. The
 //! threshold is chosen on one half of the people so that the wanted share of their matches is kept, and everything that is
 //! reported is measured on the other half. A match is a pair of images of one person whose full cosine reaches the
 //! threshold of the decision: what the full scan would find.
 //!
-//! What is read: the m/d of the index that the first stage scans, and for the candidates the rest. A body packs N/β
-//! templates, and scoring one of them reads it whole; so beside the ideal, where a candidate costs its own
-//! bytes, stands what packed bodies cost, where the share of bodies with a candidate in them counts. Candidates are strangers that pass:
+//! What is read: the m/d of the index that the first stage scans, and the rest of what holds candidates. What is opened
+//! and finished are whole packed groups; so beside the ideal, where a candidate costs its own bytes, stands what
+//! groups cost, where the share of groups with a candidate in them counts. Candidates are strangers that pass:
 //! the person's own template, one in a small gallery as in a large one, would make a small gallery look worse.
 
 use rayon::prelude::*;
@@ -29,8 +29,8 @@ pub struct Settings {
     /// What is subtracted from each coarse threshold so that noise of encryption loses nothing, as a cosine, one per
     /// width.
     pub margins: Vec<f64>,
-    /// Templates in one body, N/β.
-    pub templates_per_body: usize,
+    /// Templates in one packed group.
+    pub templates_per_group: usize,
     /// Resamples of the bootstrap.
     pub resamples: usize,
     /// Seeds the bootstrap.
@@ -111,7 +111,7 @@ pub struct Coarse {
     pub candidates_mean: f64,
     /// Bytes read as a share of the full scan's if a candidate costs its own bytes: mean over probes.
     pub read_ideal: f64,
-    /// Bytes read as a share of the full scan's if a candidate costs its body: mean over probes.
+    /// Bytes read as a share of the full scan's if a candidate costs its group: mean over probes.
     pub read_packed: f64,
 }
 
@@ -188,7 +188,7 @@ pub fn calibrate(
             probes.par_iter().map(|&(own, probe)| candidate_rate(own, probe, &gallery, m, threshold)).collect();
         let share = m as f64 / d as f64;
         let mean = |of: &dyn Fn(f64) -> f64| rates.iter().map(|&r| of(r)).sum::<f64>() / rates.len().max(1) as f64;
-        let touched = mean(&|rate| 1.0 - (1.0 - rate).powi(settings.templates_per_body as i32));
+        let touched = mean(&|rate| 1.0 - (1.0 - rate).powi(settings.templates_per_group as i32));
         Coarse {
             m,
             threshold,
@@ -307,8 +307,8 @@ fn lower_bound(n: usize, misses: usize) -> f64 {
 }
 
 impl Coarse {
-    /// Whether the first stage saves at least a third of the bytes in packed bodies. Below that, the second pass through
-    /// recrypt, check and opening costs about as much as it saves.
+    /// Whether the first stage saves at least a third of the bytes in packed groups. Below that, the second pass through
+    /// check and opening costs about as much as it saves.
     #[must_use]
     pub fn pays(&self) -> bool {
         self.read_packed <= 2.0 / 3.0
@@ -338,7 +338,7 @@ mod tests {
             hit_rate,
             widths: widths.to_vec(),
             margins: vec![0.001; widths.len()],
-            templates_per_body: 512,
+            templates_per_group: 512,
             resamples: 200,
             seed: 1,
         }

@@ -313,7 +313,7 @@ mod tests {
     use veilmatch_secret::os_entropy;
 
     fn query(decision: Decision) -> Query {
-        Query { decision, threshold: Threshold::new(0.4).unwrap() }
+        Query::new(decision, Threshold::new(0.4).unwrap())
     }
 
     fn id(text: &str) -> SubjectId {

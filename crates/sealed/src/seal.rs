@@ -115,7 +115,7 @@ mod tests {
         }
         let longest = "x".repeat(64);
         let decision = Decision::Verify { subject: SubjectId::new(longest.clone()).unwrap() };
-        let mut largest = associated(512, Purpose::Probe(Query { decision, threshold: Threshold::new(-0.9).unwrap() }));
+        let mut largest = associated(512, Purpose::Probe(Query::new(decision, Threshold::new(-0.9).unwrap())));
         largest.client = ClientId::new(longest.clone()).unwrap();
         largest.collection = CollectionId::new(longest).unwrap();
         assert_eq!(borsh::to_vec(&largest).unwrap().len(), MAX_ASSOCIATED);

@@ -159,6 +159,7 @@ const PROBE_PART: u8 = 3;
 const ANSWER: u8 = 4;
 const ERASED: u8 = 5;
 const REFUSED: u8 = 6;
+const CANDIDATES: u8 = 8;
 const ADMIT: u8 = 0;
 const BUILD: u8 = 1;
 const ASK: u8 = 4;
@@ -178,7 +179,7 @@ pub(crate) enum About {
 pub(crate) fn about(message: &[u8]) -> About {
     match message.first() {
         Some(&(ADMITTED | GROUP_PART | COMMITTED | ERASED)) => About::Lane(Lane::Recrypt),
-        Some(&(PROBE_PART | ANSWER)) => About::Lane(Lane::Decide),
+        Some(&(PROBE_PART | ANSWER | CANDIDATES)) => About::Lane(Lane::Decide),
         Some(&REFUSED) => About::Refusal,
         _ => About::Everybody,
     }
@@ -193,7 +194,7 @@ pub(crate) fn opens_session(message: &[u8]) -> bool {
 mod tests {
     use super::*;
     use veilmatch_domain::{CollectionId, Epoch, Part, SessionId, TemplateDigest};
-    use veilmatch_glwe::{FromHolder, PartPayload, Refusal, ToHolder};
+    use veilmatch_glwe::{FromHolder, PartPayload, Refusal, Stage, ToHolder};
     use veilmatch_secret::Digest;
 
     fn encoded<T: borsh::BorshSerialize>(message: &T) -> Vec<u8> {
@@ -219,6 +220,7 @@ mod tests {
             (FromHolder::Committed { session }, About::Lane(Lane::Recrypt)),
             (FromHolder::Erased { digest: TemplateDigest([0; 32]), group: None }, About::Lane(Lane::Recrypt)),
             (FromHolder::Answer { session, reply: Vec::new() }, About::Lane(Lane::Decide)),
+            (FromHolder::Candidates { session, groups: Vec::new() }, About::Lane(Lane::Decide)),
             (FromHolder::Refused { session: None, refusal }, About::Refusal),
             (FromHolder::Status { party: Party::K0, epoch: Some(Epoch(1)) }, About::Everybody),
         ] {
@@ -234,7 +236,7 @@ mod tests {
             (ToHolder::Ask { sealed: Vec::new() }, true),
             (ToHolder::Commit { session }, false),
             (ToHolder::Abandon { session }, false),
-            (ToHolder::Sums { session, groups: Vec::new() }, false),
+            (ToHolder::Sums { session, stage: Stage::Whole, groups: Vec::new() }, false),
             (ToHolder::Erase { request: Vec::new() }, false),
         ] {
             assert_eq!(opens_session(&encoded(&message)), expected, "{message:?}");

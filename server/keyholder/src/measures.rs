@@ -61,7 +61,8 @@ pub(crate) fn refused(code: &'static str) {
 }
 
 pub(crate) fn logged(entries: &[AuditEntry]) {
-    let openings = entries.iter().filter(|entry| matches!(entry.event, AuditEvent::Opening { .. })).count();
+    let opening = |event: &AuditEvent| matches!(event, AuditEvent::Opening { .. } | AuditEvent::Preselection { .. });
+    let openings = entries.iter().filter(|entry| opening(&entry.event)).count();
     counter!(OPENINGS).increment(openings as u64);
     counter!(AUDIT_ENTRIES).increment(entries.len() as u64);
 }

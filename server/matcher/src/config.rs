@@ -1,12 +1,14 @@
 //! The matcher's configuration file. `samples/matcher.toml` shows every key.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use serde::Deserialize;
-use veilmatch_domain::Party;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
+use veilmatch_domain::{CollectionId, MAX_DIMENSION, Party};
 use veilmatch_sealed::ClientVerifyingKey;
 use veilmatch_service::{ConfigError, Fault, Log, Problems, Tls, Transport, parse_toml, read_text};
 use veilmatch_transport::Endpoint;
@@ -63,6 +65,23 @@ impl Default for Limits {
     }
 }
 
+/// How the packed index lies.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Index {
+    /// How many of the first dimensions lie apart, for preselection. A multiple of 64 is whole blocks of every group.
+    /// Without it, groups lie in one segment.
+    pub hot_dimensions: Option<u16>,
+    /// The same for single collections; 0 for one segment.
+    #[serde(deserialize_with = "by_collection")]
+    pub collections: BTreeMap<CollectionId, u16>,
+}
+
+fn by_collection<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<CollectionId, u16>, D::Error> {
+    let named = BTreeMap::<String, u16>::deserialize(from)?;
+    named.into_iter().map(|(name, hot)| Ok((CollectionId::new(name).map_err(D::Error::custom)?, hot))).collect()
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
@@ -78,6 +97,8 @@ struct File {
     deadlines: Deadlines,
     #[serde(default)]
     limits: Limits,
+    #[serde(default)]
+    index: Index,
     metrics: Option<Metrics>,
     #[serde(default)]
     log: Log,
@@ -114,6 +135,8 @@ pub struct Config {
     pub deadlines: Deadlines,
     /// What the matcher takes on at most.
     pub limits: Limits,
+    /// How the packed index lies.
+    pub index: Index,
     /// Where metrics can be read, if anywhere.
     pub metrics: Option<SocketAddr>,
     /// Logging.
@@ -163,6 +186,7 @@ impl Config {
             administrators,
             deadlines: file.deadlines,
             limits: file.limits,
+            index: file.index,
             metrics: file.metrics.map(|metrics| metrics.listen),
             log: file.log,
         })
@@ -186,6 +210,13 @@ fn check_ranges(problems: &mut Problems, file: &File) {
         (Duration::ZERO, second),
         ("0ms", "1s"),
     );
+    let most = MAX_DIMENSION as u16;
+    if let Some(hot) = file.index.hot_dimensions {
+        problems.check_range("index.hot_dimensions", &hot, (1, most), ("1", "1024"));
+    }
+    for (collection, hot) in &file.index.collections {
+        problems.check_range(&format!("index.collections.{collection}"), hot, (0, most), ("0", "1024"));
+    }
     problems.check_range("limits.searches", &limits.searches, (1, 65_536), ("1", "65536"));
     problems.check_range("limits.changes", &limits.changes, (1, 65_536), ("1", "65536"));
     problems.check_range("limits.scan_threads", &limits.scan_threads, (0, 1024), ("0", "1024"));
@@ -211,6 +242,15 @@ mod tests {
     }
 
     #[test]
+    fn hot_dimensions_are_read_for_all_and_for_single_collections() {
+        let cut = SAMPLE.replacen("# hot_dimensions = 192", "hot_dimensions = 192", 1);
+        let config = Config::parse(&cut.replacen("# faces = 128", "faces = 128", 1), Path::new("")).unwrap();
+        let faces = CollectionId::new("faces").unwrap();
+        assert_eq!((config.index.hot_dimensions, config.index.collections.get(&faces)), (Some(192), Some(&128)));
+        assert_eq!(Config::parse(SAMPLE, Path::new("")).unwrap().index, Index::default());
+    }
+
+    #[test]
     fn what_is_deployed_can_be_used() {
         let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy");
         for file in ["systemd/matcher.toml", "compose/config/matcher.toml"] {
@@ -231,6 +271,11 @@ mod tests {
         assert!(broken("\"10s\"", "\"10\"").contains("search"));
         assert!(broken("https://k1", "http://k1").contains("`holders.k1`: must be `https://host:port`"));
         assert!(broken("searches = 256", "searches = 0").contains("`limits.searches`: must be 1 to 65536"));
+        assert!(
+            broken("# hot_dimensions = 192", "hot_dimensions = 0").contains("`index.hot_dimensions`: must be 1 to")
+        );
+        assert!(broken("# faces = 128", "faces = 1025").contains("`index.collections.faces`: must be 0 to 1024"));
+        assert!(broken("# faces = 128", "\"a b\" = 128").contains("a b"));
         assert!(broken("11qYAY", "11qYA!").contains("`administrators[0]`"));
         let plain = SAMPLE.replacen("# plaintext = true", "plaintext = true", 1);
         assert!(Config::parse(&plain, Path::new("")).unwrap_err().to_string().contains("`tls`: is given together"));

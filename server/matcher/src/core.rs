@@ -294,6 +294,8 @@ impl Core {
                 waiting.enter(Some(match mark {
                     Mark::Asked => "recrypt",
                     Mark::Recrypted => "scan",
+                    Mark::ScannedCoarse => "preselect",
+                    Mark::Preselected => "scan candidates",
                     Mark::Scanned => "decide",
                 }));
             }

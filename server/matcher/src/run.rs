@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 use veilmatch_domain::{Explain, Party, Status};
 use veilmatch_gallery::{DiskStorage, Storage as _, StorageError};
 use veilmatch_glwe::GLWE_2048_V1;
-use veilmatch_matching::{Lane, Limits, Matcher};
+use veilmatch_matching::{HotDimensions, Lane, Limits, Matcher};
 use veilmatch_service::{MetricsError, Transport, start_metrics};
 use veilmatch_transport::{
     Identity, IdentityError, Link, LinkEvent, LinkOptions, Name, Outgoing, QueueLimits, Security, TlsError, channel,
@@ -20,7 +20,7 @@ use veilmatch_wire::v1::key_holder_client::KeyHolderClient;
 use veilmatch_wire::v1::matcher_server::MatcherServer;
 use veilmatch_wire::{FILE_DESCRIPTOR_SET, MAX_MESSAGE_BYTES};
 
-use crate::config::Config;
+use crate::config::{Config, Index};
 use crate::core::{Core, EVENTS, Event, Handle, Links};
 use crate::register::{Register, RegisterError};
 use crate::service::Service;
@@ -145,7 +145,9 @@ impl Bound {
                 tracing::warn!(collection = %name, group = group.0, "the file of a group is damaged; it is built again");
             }
         }
-        let matcher = Matcher::new(GLWE_2048_V1, limits, image);
+        let mut matcher = Matcher::new(GLWE_2048_V1, limits, image);
+        let Index { hot_dimensions, collections: by_collection } = config.index.clone();
+        matcher.set_hot_dimensions(HotDimensions { default: hot_dimensions, collections: by_collection });
         let took = begun.elapsed().as_millis() as u64;
         tracing::info!(collections, templates, intents, milliseconds = took, "store loaded");
         let incoming = listen(config.listen, security.trust())?;

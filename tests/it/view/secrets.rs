@@ -244,13 +244,13 @@ fn provoke(stage: &mut Stage, vectors: &[Embedding], stranger: &mut Client) {
     for tampered in [80, usize::MAX] {
         stage.cluster.tamper = Some(Box::new(move |delivery| {
             if delivery.from == Address::Matcher
-                && let Ok(ToHolder::Sums { session, mut groups }) = borsh::from_slice(&delivery.bytes)
+                && let Ok(ToHolder::Sums { session, stage, mut groups }) = borsh::from_slice(&delivery.bytes)
             {
                 match groups[0].masks.get_mut(tampered) {
                     Some(byte) => *byte ^= 1,
                     None => groups.clear(),
                 }
-                delivery.bytes = borsh::to_vec(&ToHolder::Sums { session, groups }).unwrap();
+                delivery.bytes = borsh::to_vec(&ToHolder::Sums { session, stage, groups }).unwrap();
             }
             true
         }));

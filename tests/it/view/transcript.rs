@@ -217,7 +217,7 @@ fn order(bytes: &[u8]) -> (String, Vec<Field>) {
         ToHolder::Commit { .. } => ("commit".into(), Vec::new()),
         ToHolder::Abandon { .. } => ("abandon".into(), Vec::new()),
         ToHolder::Ask { sealed: bytes } => ("ask".into(), sealed(&bytes)),
-        ToHolder::Sums { session, groups } => {
+        ToHolder::Sums { session, groups, .. } => {
             let fields = groups
                 .into_iter()
                 .flat_map(|g| [field("sums masks", session.0, g.masks), field("sums scores", session.0, g.scores)]);
@@ -244,6 +244,7 @@ fn report(sessions: &Sessions, bytes: &[u8]) -> (String, Vec<Field>) {
         FromHolder::Erased { .. } => ("erased".into(), Vec::new()),
         FromHolder::Refused { .. } => ("refused".into(), Vec::new()),
         FromHolder::Status { .. } => ("status".into(), Vec::new()),
+        FromHolder::Candidates { .. } => ("candidates".into(), Vec::new()),
     }
 }
 

@@ -129,7 +129,7 @@ pub(super) fn measure(arguments: &ClientArguments, progress: &Progress) -> Resul
         let begun = Instant::now();
         let bytes = black_box(sealed.to_bytes());
         encoding.push(begun.elapsed());
-        let query = Query { decision: Decision::Best, threshold };
+        let query = Query::new(Decision::Best, threshold);
         let begun = Instant::now();
         let asked = client.ask(&collection, vector, query, now);
         asking.push(begun.elapsed());

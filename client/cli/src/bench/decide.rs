@@ -146,7 +146,7 @@ fn measure_here(arguments: &DecideArguments, threads: usize, progress: &Progress
     let bar = progress.stage("ask", 2 * repeat);
     let (mut questions, mut wrong) = (Vec::new(), 0);
     for (name, decision) in [("exists", Decision::Exists), ("best", Decision::Best)] {
-        let query = Query { decision, threshold };
+        let query = Query::new(decision, threshold);
         let mut costs = Vec::with_capacity(repeat);
         for (subject, probe) in people.iter().cycle().step_by(1 + gallery / repeat.max(1)).take(repeat) {
             let (outcome, acts) = parties.ask(probe, &query)?;

@@ -61,7 +61,7 @@ pub(super) fn decide(members: usize, dimension: Dimension, progress: &Progress) 
     drop(bar);
 
     let bar = progress.stage("check decisions", probes.len());
-    let query = Query { decision: Decision::Matches { max_matches: MOST }, threshold };
+    let query = Query::new(Decision::Matches { max_matches: MOST }, threshold);
     let (mut tally, mut yes) = (Tally::default(), 0);
     for probe in &probes {
         let outcome = engine.ask(probe, &query)?;

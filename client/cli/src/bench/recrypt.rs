@@ -144,7 +144,7 @@ fn one(gallery: usize, arguments: &RecryptArguments, progress: &Progress) -> Res
     parties.enroll(&people, &bar, |acts| enrol.add(acts))?;
     drop(bar);
     let threshold = Threshold::new(THRESHOLD).map_err(CliError::protocol)?;
-    let query = Query { decision: Decision::Exists, threshold };
+    let query = Query::new(Decision::Exists, threshold);
     let bar = progress.stage("ask", arguments.repeat as usize);
     let mut probes = Vec::with_capacity(arguments.repeat as usize);
     for (_, probe) in people.iter().cycle().take(arguments.repeat as usize) {

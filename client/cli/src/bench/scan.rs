@@ -358,7 +358,8 @@ fn group(
     let natural = polynomials(parameters, count, (number as u64) << 20);
     let arranged = Bodies::arranged(parameters, layout, dimension, &natural).map_err(wrong)?;
     let bodies = Bodies::shared(Arc::new(huge(arranged.len(), |room| room.copy_from_slice(&arranged))?));
-    Ok(PackedGroup { group: GroupId(number as u64), revision: Revision(0), epoch: Epoch(0), layout, bodies })
+    let group = GroupId(number as u64);
+    Ok(PackedGroup { group, revision: Revision(0), epoch: Epoch(0), layout, bodies, cold: None })
 }
 
 /// Words in huge pages where the system grants them.

@@ -2,7 +2,7 @@
 
 use clap::{Args, ValueEnum};
 use serde::Serialize;
-use veilmatch_domain::{Outcome, SubjectId, Threshold};
+use veilmatch_domain::{Outcome, Preselection, SubjectId, Threshold};
 use veilmatch_sdk::Ask;
 
 use super::{Answer, InCollection, OneEmbedding, Output, Session, finish, threshold};
@@ -14,8 +14,14 @@ Examples:
   veilmatch identify --embedding probe.npy
   veilmatch identify --embedding probe.npy --mode exists
   veilmatch identify --embedding probes.npy --row 3 --mode matches --max-matches 8 --json
+  veilmatch identify --embedding probe.npy --rotation pca.rotation --preselect 192 --coarse-threshold 0.1
 
-If more people than --max-matches match, only that fact is opened.";
+If more people than --max-matches match, only that fact is opened.
+
+With --preselect the matcher and the key holders learn which packed groups hold candidates for the
+probe, and the matcher that nobody matches if none does; the collection's policy must allow it, and
+it counts as two decisions. Whom the coarse threshold does not reach is not found: `veilmatch
+calibrate` says which threshold finds how many.";
 
 /// Arguments of `identify`.
 #[derive(Clone, Debug, Args)]
@@ -32,12 +38,37 @@ pub struct IdentifyArguments {
     /// Cosine from which two faces match, -0.9 to 0.9; by default the profile's, else 0.427
     #[arg(long, value_name = "T", value_parser = threshold, allow_negative_numbers = true)]
     pub threshold: Option<Threshold>,
+    /// The preselection.
+    #[command(flatten)]
+    pub preselection: PreselectionArguments,
     /// The collection.
     #[command(flatten)]
     pub collection: InCollection,
     /// The report.
     #[command(flatten)]
     pub output: Output,
+}
+
+/// A coarse stage before the decision.
+#[derive(Clone, Debug, Args)]
+pub struct PreselectionArguments {
+    /// Compare the first M dimensions of everybody, and all of them only within groups that hold a candidate; M is
+    /// what the matcher's index is cut at
+    #[arg(long, value_name = "M", requires = "coarse_threshold", value_parser = clap::value_parser!(u16).range(1..=1023))]
+    pub preselect: Option<u16>,
+    /// Inner product of the first M dimensions from which somebody is a candidate, -0.9 to 0.9
+    #[arg(long, value_name = "T", requires = "preselect", value_parser = threshold, allow_negative_numbers = true)]
+    pub coarse_threshold: Option<Threshold>,
+    /// Most groups that may hold candidates; if more do, the search is refused and only that is opened
+    #[arg(long, value_name = "K", requires = "preselect", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..))]
+    pub most_groups: u32,
+}
+
+impl PreselectionArguments {
+    fn wanted(&self) -> Option<Preselection> {
+        let (dimensions, threshold) = self.preselect.zip(self.coarse_threshold)?;
+        Some(Preselection { dimensions, threshold, most_groups: self.most_groups })
+    }
 }
 
 /// The question.
@@ -60,10 +91,20 @@ struct Identified {
     /// More people match than may be named.
     too_many: bool,
     subjects: Vec<String>,
+    /// The coarse stage that came first, if one did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    preselection: Option<Preselected>,
+}
+
+#[derive(Clone, Copy, Serialize)]
+struct Preselected {
+    dimensions: u16,
+    threshold: f64,
+    most_groups: u32,
 }
 
 impl Identified {
-    fn new(collection: String, threshold: Threshold, outcome: Outcome) -> Self {
+    fn new(collection: String, threshold: Threshold, asked: Option<Preselection>, outcome: Outcome) -> Self {
         let names = |subjects: Vec<SubjectId>| subjects.iter().map(SubjectId::to_string).collect::<Vec<_>>();
         let (mode, found, subjects) = match outcome {
             Outcome::Verify(found) => ("verify", found, Vec::new()),
@@ -73,17 +114,26 @@ impl Identified {
             Outcome::Best(best) => ("best", best.is_some(), names(best.into_iter().collect())),
         };
         let too_many = mode == "matches" && found && subjects.is_empty();
-        Self { collection, mode, threshold: threshold.cosine(), found, too_many, subjects }
+        let preselection = asked.map(|asked| Preselected {
+            dimensions: asked.dimensions,
+            threshold: asked.threshold.cosine(),
+            most_groups: asked.most_groups,
+        });
+        Self { collection, mode, threshold: threshold.cosine(), found, too_many, subjects, preselection }
     }
 }
 
 impl Answer for Identified {
     fn text(&self) -> String {
-        let place = format!("in {} at {}", self.collection, self.threshold);
+        let stage = self.preselection.map_or_else(String::new, |coarse| {
+            format!(", preselected on {} dimensions at {}", coarse.dimensions, coarse.threshold)
+        });
+        let place = format!("in {} at {}{stage}", self.collection, self.threshold);
         match (self.found, self.too_many) {
             (false, _) => format!("no match {place}\n"),
             (true, true) => format!("more matches than may be named {place}\n"),
             (true, false) if self.subjects.is_empty() => format!("there is a match {place}\n"),
+            // Names alone, one a line, for scripts.
             (true, false) => format!("{}\n", self.subjects.join("\n")),
         }
     }
@@ -103,8 +153,14 @@ pub(super) async fn run(session: &Session<'_>, arguments: &IdentifyArguments) ->
         Mode::Exists => Ask::Exists,
         Mode::Matches => Ask::Matches { max: arguments.max_matches },
     };
-    let outcome = collection.identify(&probe, ask, threshold).await.map_err(stopped)?;
-    finish(&Identified::new(collection.name().to_string(), threshold, outcome), arguments.output.json)
+    let preselection = arguments.preselection.wanted();
+    let outcome = match preselection {
+        Some(coarse) => collection.identify_preselected(&probe, ask, threshold, coarse).await,
+        None => collection.identify(&probe, ask, threshold).await,
+    };
+    let outcome = outcome.map_err(stopped)?;
+    let identified = Identified::new(collection.name().to_string(), threshold, preselection, outcome);
+    finish(&identified, arguments.output.json)
 }
 
 #[cfg(test)]
@@ -114,7 +170,7 @@ mod tests {
     #[test]
     fn every_outcome_has_a_text_and_an_exit_code() {
         let subject = |name: &str| SubjectId::new(name).unwrap();
-        let of = |outcome| Identified::new("staff".into(), Threshold::new(0.5).unwrap(), outcome);
+        let of = |outcome| Identified::new("staff".into(), Threshold::new(0.5).unwrap(), None, outcome);
         for (outcome, text, verdict) in [
             (Outcome::Best(None), "no match in staff at 0.5\n", Verdict::No),
             (Outcome::Best(Some(subject("a"))), "a\n", Verdict::Agrees),
@@ -127,5 +183,14 @@ mod tests {
             let answer = of(outcome);
             assert_eq!((answer.text().as_str(), answer.verdict()), (text, verdict));
         }
+        let coarse = Preselection { dimensions: 192, threshold: Threshold::new(0.1).unwrap(), most_groups: 4 };
+        let nobody = Outcome::Best(None);
+        let answer = Identified::new("staff".into(), Threshold::new(0.5).unwrap(), Some(coarse), nobody);
+        assert_eq!(answer.text(), "no match in staff at 0.5, preselected on 192 dimensions at 0.1\n");
+        let json = serde_json::to_value(&answer).unwrap();
+        assert_eq!(
+            (&json["preselection"]["dimensions"], &json["preselection"]["most_groups"]),
+            (&192.into(), &4.into())
+        );
     }
 }

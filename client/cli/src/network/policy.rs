@@ -1,7 +1,7 @@
 //! The policy of a collection as options: the standard one, and what is said otherwise.
 
 use clap::Args;
-use veilmatch_domain::{Budgets, Dimension, LockOut, Policy, PolicyError, Threshold};
+use veilmatch_domain::{Budgets, Dimension, LockOut, Policy, PolicyError, PreselectionRules, Threshold};
 
 use super::threshold;
 
@@ -48,6 +48,16 @@ pub struct PolicyArguments {
     /// Failed verifications in a row after which a person is locked until `veilmatch unlock`; 0 for never
     #[arg(long, value_name = "N", default_value_t = 50)]
     pub disable_after: u16,
+    /// Allow a preselection that names at most so many candidate groups; without it, preselection is forbidden. The matcher
+    /// and the key holders learn which packed groups hold candidates
+    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(1..))]
+    pub preselect_groups: Option<u32>,
+    /// Fewest dimensions that a preselection may compare
+    #[arg(long, value_name = "M", default_value_t = 128, requires = "preselect_groups")]
+    pub preselect_least: u16,
+    /// Lowest coarse threshold that a preselection may ask for
+    #[arg(long, value_name = "T", default_value = "0", requires = "preselect_groups", value_parser = threshold, allow_negative_numbers = true)]
+    pub preselect_lowest: Threshold,
 }
 
 impl PolicyArguments {
@@ -71,6 +81,11 @@ impl PolicyArguments {
                 delay_seconds: self.lock_out_delay,
                 disable_after: if self.lock_out_after == 0 { 0 } else { self.disable_after },
             },
+            preselection: self.preselect_groups.map(|most_groups| PreselectionRules {
+                least_dimensions: self.preselect_least,
+                most_groups,
+                lowest_threshold: self.preselect_lowest,
+            }),
         };
         policy.validate().map(|()| policy)
     }
@@ -102,6 +117,11 @@ mod tests {
         let changed = policy(&["--no-exists", "--max-matches", "0", "--lock-out-after", "0", "--total", "7"]).unwrap();
         assert!(!changed.exists && changed.max_matches == 0 && changed.budgets.total == 7);
         assert_eq!((changed.lock_out.failures, changed.lock_out.disable_after), (0, 0));
+        let options = ["--preselect-groups", "9", "--preselect-least", "32", "--preselect-lowest", "0.1"];
+        let lowest_threshold = Threshold::new(0.1).unwrap();
+        let rules = PreselectionRules { least_dimensions: 32, most_groups: 9, lowest_threshold };
+        assert_eq!(policy(&options).unwrap().preselection, Some(rules));
+        assert!(policy(&["--preselect-groups", "9", "--preselect-least", "64"]).is_err(), "all dimensions");
         assert!(policy(&["--lowest-threshold", "0.8"]).is_err());
         assert!(policy(&["--window", "0"]).is_err());
         assert!(policy(&["--disable-after", "2"]).is_err());

@@ -71,7 +71,7 @@ async fn the_same_bytes_again() {
     let subject = |number| SubjectId::new(person(number)).unwrap();
 
     // A probe gives one answer.
-    let query = Query { decision: Decision::Verify { subject: subject(0) }, threshold: threshold() };
+    let query = Query::new(Decision::Verify { subject: subject(0) }, threshold());
     let (probe, pending) = raw.client.seal_probe(&faces, &face(0), query, now()).unwrap();
     let (first, second) = tokio::join!(raw.verify(&probe), raw.verify(&probe));
     let (answered, refusals): (Vec<_>, Vec<_>) = [first, second].into_iter().partition(Result::is_ok);

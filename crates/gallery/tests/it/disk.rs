@@ -115,14 +115,14 @@ fn a_live_group_is_served_from_its_file_even_after_it_is_replaced() {
     let mut unbacked = (*record).clone();
     unbacked.packed.bodies = bodies(0, 0, 4, 3000);
     let mapped = store.mapped(&faces, &unbacked).unwrap();
-    assert_eq!(mapped, record.packed.bodies);
+    assert_eq!(mapped, (record.packed.bodies.clone(), None));
     unbacked.packed.bodies = bodies(0, 0, 5, 3000);
     assert_eq!(store.mapped(&faces, &unbacked), None, "other bodies");
     unbacked.packed.revision.0 += 1;
     assert_eq!(store.mapped(&faces, &unbacked), None, "no such file");
     store.apply(&[Change::DropGroup { collection: faces, group: GroupId(0) }]).unwrap();
     assert_eq!(index_files(folder.path()).len(), 1);
-    assert_eq!(mapped, bodies(0, 0, 4, 3000));
+    assert_eq!(mapped, (bodies(0, 0, 4, 3000), None));
 }
 
 #[test]

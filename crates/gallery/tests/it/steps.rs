@@ -5,7 +5,7 @@ use std::sync::Arc;
 use borsh::{BorshDeserialize, BorshSerialize};
 use veilmatch_domain::{CollectionId, Dimension, Epoch, GroupId, Revision, SubjectId, TemplateDigest, Timestamp};
 use veilmatch_gallery::{Change, Description, GroupMember, GroupRecord, Intent, IntentId};
-use veilmatch_glwe::{Bodies, Layout, PackedGroup};
+use veilmatch_glwe::{Bodies, ColdBodies, Layout, PackedGroup};
 
 /// A change of the collection `name(collection)`. Subjects, ids and digests are numbers.
 #[derive(Clone, Debug, PartialEq, BorshSerialize, BorshDeserialize)]
@@ -120,6 +120,12 @@ pub(crate) fn bodies(collection: u8, group: u64, revision: u32, words: u32) -> B
     bytes.chunks_exact(4).map(|w| u32::from_le_bytes(w.try_into().unwrap())).collect::<Vec<_>>().into()
 }
 
+/// Every fourth revision of a group lies in two segments.
+pub(crate) fn cold_bodies(collection: u8, group: u64, revision: u32, words: u32) -> Option<ColdBodies> {
+    let cold = || ColdBodies { from: 1 + words as usize, bodies: bodies(collection, group, revision + 1000, words) };
+    (revision % 4 == 3).then(cold)
+}
+
 impl Step {
     pub(crate) fn change(&self) -> Change {
         match self {
@@ -158,6 +164,7 @@ impl Step {
                         epoch: Epoch(*revision / 2),
                         layout: Layout::new(4, 1 + *group as usize % 16).unwrap(),
                         bodies: bodies(*c, *group, *revision, *words),
+                        cold: cold_bodies(*c, *group, *revision, *words),
                     },
                     members: (0..).zip(members).map(member).collect(),
                 };
