@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use rayon::prelude::*;
 use veilmatch_domain::{Dimension, Epoch, GroupId, Part, Revision};
 use veilmatch_kernels::{
-    BodyLayout, Kernel, LengthError, PackingError, Ring, ScanProbe, pack, packed_bytes, scan, to_bytes, unpack,
+    BodyLayout, FoldedSums, Kernel, LengthError, PackingError, Ring, ScanProbe, pack, packed_bytes, scan_folded, unpack,
 };
 use veilmatch_secret::{Digest, Hasher};
 
@@ -224,18 +223,13 @@ pub fn scan_groups(
     for alike in groups.chunk_by(|a, b| a.layout == b.layout) {
         let Some(layout) = alike.first().map(|group| group.layout) else { continue };
         let bodies: Vec<&[u32]> = alike.iter().map(|group| &*group.bodies).collect();
-        let scanned = scan(kernel, ring, body_layout(parameters, layout, probe.blocks())?, probe, &bodies)?;
-        let half = layout.rank() * parameters.degree;
-        let folding = ring.folding(layout.beta()).ok_or(LengthError)?;
-        let of_group = |(group, mut sums): (&&PackedGroup, Vec<u32>)| {
-            let (a, b) = sums.split_at_mut(half);
-            let mut scores = Vec::with_capacity(layout.capacity(parameters));
-            for body in b.chunks_exact_mut(parameters.degree) {
-                scores.extend_from_slice(ring.fold(folding, body));
-            }
-            GroupSums { group: group.group, revision: group.revision, masks: to_bytes(a), scores: to_bytes(&scores) }
-        };
-        sums.extend(alike.par_iter().zip(scanned).map(of_group).collect::<Vec<_>>());
+        let body_layout = body_layout(parameters, layout, probe.blocks())?;
+        let scanned = scan_folded(kernel, ring, body_layout, probe, layout.beta(), &bodies)?;
+        for (group, pairs) in alike.iter().zip(scanned) {
+            let [of_probe] = <[FoldedSums; 1]>::try_from(pairs).map_err(|_| LengthError)?;
+            let (masks, scores) = (of_probe.whole, of_probe.folded);
+            sums.push(GroupSums { group: group.group, revision: group.revision, masks, scores });
+        }
     }
     Ok(sums)
 }

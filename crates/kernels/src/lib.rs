@@ -17,7 +17,7 @@ pub use folding::Folding;
 pub use packing::{PackingError, from_bytes, pack, packed_bytes, to_bytes, unpack};
 pub use pointwise::round_to_power_of_two;
 pub use ring::Ring;
-pub use scan::{BodyLayout, Kernel, LengthError, ScanProbe, TILE, scan, scan_reference};
+pub use scan::{BodyLayout, FoldedSums, Kernel, LengthError, ScanProbe, TILE, scan, scan_folded, scan_reference};
 
 #[cfg(test)]
 mod tests_support {
