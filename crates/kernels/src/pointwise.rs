@@ -11,7 +11,7 @@ use crate::Ring;
 
 /// What a reduction needs, by value, so that a loop keeps it in registers.
 #[derive(Clone, Copy)]
-pub(crate) struct Reduction {
+struct Reduction {
     q: u32,
     inverse: u32,
 }
@@ -19,7 +19,7 @@ pub(crate) struct Reduction {
 impl Reduction {
     /// acc·2^−32 modulo q, canonical, for acc below 2·q·2^32.
     #[inline(always)]
-    pub(crate) fn reduce(self, acc: u64) -> u32 {
+    fn reduce(self, acc: u64) -> u32 {
         let high = (acc >> 32) as u32;
         let high = high.min(high.wrapping_sub(self.q));
         let m = (acc as u32).wrapping_mul(self.inverse);
@@ -38,7 +38,7 @@ impl Reduction {
 }
 
 impl Ring {
-    pub(crate) fn reduction(&self) -> Reduction {
+    fn reduction(&self) -> Reduction {
         Reduction { q: self.modulus(), inverse: self.inverse_of_modulus() }
     }
 

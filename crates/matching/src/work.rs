@@ -222,7 +222,11 @@ impl Scan {
         }
         groups.sort_unstable_by_key(|sums| sums.group);
         let sums = ToHolder::Sums { session: self.session, groups };
-        Ok(borsh::to_vec(&sums).map_err(|_| MatcherError::MalformedRequest)?.into())
+        let encoded = borsh::to_vec(&sums).map_err(|_| MatcherError::MalformedRequest)?;
+        if let ToHolder::Sums { groups, .. } = sums {
+            GroupSums::give_back(groups);
+        }
+        Ok(encoded.into())
     }
 }
 

@@ -32,7 +32,7 @@ use rayon::prelude::*;
 pub use layout::{BodyLayout, TILE};
 pub use probe::ScanProbe;
 
-use crate::{Accumulator, Ring};
+use crate::{Accumulator, Ring, spare};
 use pass::{Column, LINE, Tile};
 use simd::Portable;
 
@@ -245,7 +245,8 @@ pub struct FoldedSums {
 }
 
 /// [`scan`] in the form in which sums leave the matcher: of every two polynomials of the probe (a^p and b^p of DESIGN 3.5),
-/// the sums of the first whole and those of the second folded by β, written once and in place.
+/// the sums of the first whole and those of the second folded by β, written once and in place. Who is done with them may hand their rooms
+/// on to the next scan ([`crate::give_back`]).
 ///
 /// The result has an entry for each group, and in it one for each pair of polynomials. Uses the current rayon pool.
 ///
@@ -268,7 +269,7 @@ pub fn scan_folded(
     }
     const WORD: usize = size_of::<u32>();
     let (whole, folded) = (rank * n * WORD, rank * n / beta * WORD);
-    let room = || FoldedSums { whole: Vec::with_capacity(whole), folded: Vec::with_capacity(folded) };
+    let room = || FoldedSums { whole: spare::room(whole), folded: spare::room(folded) };
     let mut sums: Vec<Vec<FoldedSums>> = groups.iter().map(|_| (0..pairs).map(|_| room()).collect()).collect();
     let rooms: Vec<[Room<u8>; 2]> =
         sums.iter_mut().flatten().map(|s| [Room(s.whole.as_mut_ptr()), Room(s.folded.as_mut_ptr())]).collect();

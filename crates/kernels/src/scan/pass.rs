@@ -75,7 +75,7 @@ pub(super) unsafe fn one_tile<S: Simd, Rest: Simd>(job: &Tile<'_>, columns: &[[C
                     let polynomials = probe.half(pair, tile, half).as_ptr();
                     // The probe's next tile comes from a slower cache; a pass asks for its share of it.
                     let chunks = blocks.div_ceil(TERMS);
-                    let next = polynomials.wrapping_add(2 * TILE * blocks + (first / PASS * 2 + half) * chunks * LINE);
+                    let next = polynomials.wrapping_add(2 * probe.stride() + (first / PASS * 2 + half) * chunks * LINE);
                     let pass = Pass { probe: polynomials, bodies, blocks, next, until, after: job.after };
                     if first < whole {
                         let pass = Pass { bodies: bodies.add((2 * first + half * PASS) * stored * HALF), ..pass };
@@ -101,12 +101,12 @@ pub(super) unsafe fn one_tile<S: Simd, Rest: Simd>(job: &Tile<'_>, columns: &[[C
         if rank % 2 == 1 {
             for (pair, sides) in columns.iter().enumerate() {
                 let polynomials = probe.half(pair, tile, 0).as_ptr();
-                let next = polynomials.wrapping_add(2 * TILE * blocks);
+                let next = polynomials.wrapping_add(2 * probe.stride());
                 let bodies = bodies.add((rank - 1) * stored * TILE);
                 let pass = Pass { probe: polynomials, bodies, blocks, next, until, after: job.after };
                 // The vector's second half is that of the points: it lies behind the first.
                 let halves = |column: Column| Column { body: HALF, ..column.at(rank - 1, 0) };
-                pass.single::<Rest>(&rest, layout.is_packed(), [halves(sides[0]), halves(sides[1])]);
+                pass.single::<Rest>(&rest, probe.stride(), layout.is_packed(), [halves(sides[0]), halves(sides[1])]);
             }
         }
     }
@@ -227,12 +227,12 @@ impl Pass {
     }
 
     /// A body without a partner: its vector has the points of the tile's first half in the even words and those of the
-    /// second half in the odd ones. `probe` is that of the first half.
+    /// second half in the odd ones. `probe` is that of the first half, and the second is `stride` words behind.
     #[inline(always)]
-    unsafe fn single<S: Simd>(&self, end: &Ending<S>, packed: bool, output: [Column; 2]) {
+    unsafe fn single<S: Simd>(&self, end: &Ending<S>, stride: usize, packed: bool, output: [Column; 2]) {
         // SAFETY: the caller's.
         unsafe {
-            let second = self.probe.add(self.blocks * TILE);
+            let second = self.probe.add(stride);
             let mut sums = Sums::<S::V, 1>::zero(end.zero);
             let mut low = [[[end.zero; 2]; 2]];
             let mut high = [[[end.zero; 2]; 2]];

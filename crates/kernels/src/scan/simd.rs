@@ -69,6 +69,17 @@ pub(super) unsafe trait Simd: Copy {
     }
 }
 
+/// What brings a probe into order: vectors of eight words.
+///
+/// # Safety
+/// As [`Simd`].
+pub(super) unsafe trait Interleave: Simd {
+    /// The words of `a` and `b` in turn: those of the first four, and of the last four.
+    unsafe fn interleave(a: Self::V, b: Self::V) -> [Self::V; 2];
+    /// Writes eight words.
+    unsafe fn store_words(to: *mut u32, v: Self::V);
+}
+
 /// Plain Rust on arrays, for machines without the others, and for tests on machines without the instructions.
 #[derive(Clone, Copy)]
 pub(super) struct Portable;
@@ -189,10 +200,29 @@ unsafe impl Simd for Portable {
     }
 }
 
+// SAFETY: needs no instruction set.
+unsafe impl Interleave for Portable {
+    #[inline(always)]
+    unsafe fn interleave(a: Self::V, b: Self::V) -> [Self::V; 2] {
+        let word = |v: Self::V, i: usize| v[i / 2] >> (i % 2 * 32) & 0xffff_ffff;
+        [0, 4].map(|first| lanes(|i| word(a, first + i) | word(b, first + i) << 32))
+    }
+    #[inline(always)]
+    unsafe fn store_words(to: *mut u32, v: Self::V) {
+        for (i, lane) in v.into_iter().enumerate() {
+            // SAFETY: eight words by the contract.
+            unsafe {
+                to.add(2 * i).write_unaligned(lane as u32);
+                to.add(2 * i + 1).write_unaligned((lane >> 32) as u32);
+            }
+        }
+    }
+}
+
 #[cfg(target_arch = "x86_64")]
 pub(super) mod x86 {
     use super::super::eights::{eights, two_vectors_avx2};
-    use super::{Eights, Simd, Sums};
+    use super::{Eights, Interleave, Simd, Sums};
     use std::arch::x86_64::*;
 
     macro_rules! intrinsics {
@@ -258,6 +288,17 @@ pub(super) mod x86 {
                     eights::<Self, G>(at, sums);
                 }
             }
+        }
+    }
+
+    // SAFETY: AVX2 instructions alone.
+    unsafe impl Interleave for Avx2 {
+        intrinsics! {
+            fn interleave(a: __m256i, b: __m256i) -> [__m256i; 2] = {
+                let (low, high) = (_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b));
+                [_mm256_permute2x128_si256::<0x20>(low, high), _mm256_permute2x128_si256::<0x31>(low, high)]
+            };
+            fn store_words(to: *mut u32, v: __m256i) -> () = _mm256_storeu_si256(to.cast(), v);
         }
     }
 

@@ -33,7 +33,7 @@ fn compare(kernel: Kernel, q: u32, blocks: usize, rank: usize, count: usize, kin
     let vectors: Vec<&[u32]> = vectors.iter().map(Vec::as_slice).collect();
     let layout = BodyLayout::new(n, q, blocks, rank).unwrap();
     let arranged = layout.arrange(&bodies).unwrap();
-    let probe = ScanProbe::new(&ring, &vectors).unwrap();
+    let probe = ScanProbe::with(kernel, &ring, &vectors).unwrap();
     let sums = scan(kernel, &ring, layout, &probe, &[&arranged]).unwrap();
     let expected = scan_reference(&ring, rank, &vectors, &bodies).unwrap();
     assert_eq!(sums[0], expected, "{} q={q} J={blocks} r={rank} {count} vectors, kinds {kinds:?}", kernel.name());
