@@ -60,7 +60,8 @@ mod tests {
         assert!(other.capacity() < bytes, "much smaller results do not take it");
         let again = room(bytes - 10);
         assert_eq!((again.as_ptr(), again.len()), (place, 0));
-        assert_ne!(room(bytes - 10).as_ptr(), place, "it is given out once");
+        let another = room(bytes - 10);
+        assert_ne!(another.as_ptr(), place, "it is given out once");
         give_back((0..20).map(|_| Vec::with_capacity(bytes)));
         assert!(SPARE.lock().unwrap().bytes <= MOST);
         let rooms = SPARE.lock().unwrap().rooms.values().flatten().map(Vec::capacity).sum::<usize>();

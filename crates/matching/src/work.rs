@@ -7,7 +7,7 @@ use bytes::Bytes;
 use veilmatch_domain::{CollectionId, Dimension, GroupId, SessionId, SubjectId};
 use veilmatch_gallery::{Change, Description, GroupMember, GroupRecord, Intent, IntentId, Storage, StorageError};
 use veilmatch_glwe::{
-    Bodies, BuildOrder, MaskSeed, Member, PackedGroup, Parameters, ProbeCiphertext, ProbeShape, ToHolder,
+    Bodies, BuildOrder, GroupSums, MaskSeed, Member, PackedGroup, Parameters, ProbeCiphertext, ProbeShape, ToHolder,
     build_session, scan_groups, sum_parts,
 };
 

@@ -130,13 +130,19 @@ pub(super) unsafe fn two_vectors_avx2(at: &Eights, sums: *mut u8) {
     }
     // ymm0 to ymm7: sums of one eight, [vector of bodies][polynomial][even, odd], in the order of `Sums::total`.
     // ymm8, ymm9: the probe's two polynomials; ymm10, ymm11: even and odd bodies; ymm12 to ymm15: products.
-    macro_rules! products {
-        ($block:literal, $byte:literal, $a:literal, $b:literal, $c:literal, $d:literal) => {
+    macro_rules! bodies {
+        ($block:literal, $byte:literal) => {
             concat!(
                 concat!("vmovdqu ymm10, [{bodies} + 64*", $block, " + ", $byte, "]\n"),
                 "vpsrlq ymm11, ymm10, 32\n",
-                concat!("vpmuldq ymm", $a, ", ymm10, ymm8\n", "vpmuldq ymm", $b, ", ymm11, ymm8\n"),
-                concat!("vpmuldq ymm", $c, ", ymm10, ymm9\n", "vpmuldq ymm", $d, ", ymm11, ymm9\n"),
+            )
+        };
+    }
+    macro_rules! products {
+        ($a:literal, $b:literal, $c:literal, $d:literal) => {
+            concat!(
+                concat!("vpmuldq ymm", $a, ", ymm10, ymm8\n", "vpmuldq ymm", $c, ", ymm10, ymm9\n"),
+                concat!("vpmuldq ymm", $b, ", ymm11, ymm8\n", "vpmuldq ymm", $d, ", ymm11, ymm9\n"),
             )
         };
     }
@@ -150,16 +156,15 @@ pub(super) unsafe fn two_vectors_avx2(at: &Eights, sums: *mut u8) {
     }
     macro_rules! first_block {
         () => {
-            concat!(probe!(0), products!(0, 0, 0, 1, 2, 3), products!(0, 32, 4, 5, 6, 7))
+            concat!(probe!(0), bodies!(0, 0), products!(0, 1, 2, 3), bodies!(0, 32), products!(4, 5, 6, 7))
         };
     }
     macro_rules! block {
         ($block:literal) => {
             concat!(
-                probe!($block),
-                products!($block, 0, 12, 13, 14, 15),
+                concat!(probe!($block), bodies!($block, 0), products!(12, 13, 14, 15), bodies!($block, 32)),
                 "vpaddq ymm0, ymm0, ymm12\nvpaddq ymm1, ymm1, ymm13\nvpaddq ymm2, ymm2, ymm14\nvpaddq ymm3, ymm3, ymm15\n",
-                products!($block, 32, 12, 13, 14, 15),
+                products!(12, 13, 14, 15),
                 "vpaddq ymm4, ymm4, ymm12\nvpaddq ymm5, ymm5, ymm13\nvpaddq ymm6, ymm6, ymm14\nvpaddq ymm7, ymm7, ymm15\n",
             )
         };
@@ -183,6 +188,7 @@ pub(super) unsafe fn two_vectors_avx2(at: &Eights, sums: *mut u8) {
     // sums; a prefetch of any address is allowed.
     unsafe {
         asm!(
+            ".p2align 5",
             "2:",
             "prefetcht0 [{next}]",
             first_block!(),

@@ -16,6 +16,9 @@ pub(super) const LINE: usize = 16;
 /// Words that are asked for ahead of their use.
 const AHEAD: usize = 512;
 
+/// Passes whose sums are reduced together.
+const WAITING: usize = 8;
+
 /// A tile of a group and the probe it is multiplied with.
 #[derive(Clone, Copy)]
 pub(super) struct Tile<'a> {
@@ -63,37 +66,35 @@ pub(super) unsafe fn one_tile<S: Simd, Rest: Simd>(job: &Tile<'_>, columns: &[[C
     let stored = layout.stored_blocks();
     // SAFETY: pointers stay within the slices: tile < N/TILE, and the lengths are those of the layout.
     unsafe {
-        let end = Ending::<S>::new(&layout);
         let rest = Ending::<Rest>::new(&layout);
         let bodies = job.bodies.as_ptr().add(tile * stored * rank * TILE);
         let until = bodies.add(stored * rank * TILE);
         let whole = rank / PASS * PASS;
-        for first in (0..rank).step_by(PASS) {
+        // Stores leave in order: one that waits for its line holds up the running sums behind it.
+        for column in columns.iter().flatten().filter(|column| !column.first.is_null()) {
+            for body in 0..rank {
+                S::prefetch(column.first.wrapping_add(body * column.body));
+            }
+        }
+        if S::PAIRS == 2 {
+            whole_passes::<S, 1>(job, columns);
+        } else {
+            whole_passes::<S, 2>(job, columns);
+        }
+        if rank - whole >= 2 {
             for half in 0..2 {
-                // Bodies of this pass stay in the first-level cache for all pairs of polynomials.
+                let bodies = bodies.add((2 * whole + half * 2) * stored * HALF);
                 for (pair, sides) in columns.iter().enumerate() {
                     let polynomials = probe.half(pair, tile, half).as_ptr();
-                    // The probe's next tile comes from a slower cache; a pass asks for its share of it.
-                    let chunks = blocks.div_ceil(TERMS);
-                    let next = polynomials.wrapping_add(2 * probe.stride() + (first / PASS * 2 + half) * chunks * LINE);
+                    let next = polynomials.wrapping_add(2 * probe.stride());
                     let pass = Pass { probe: polynomials, bodies, blocks, next, until, after: job.after };
-                    if first < whole {
-                        let pass = Pass { bodies: bodies.add((2 * first + half * PASS) * stored * HALF), ..pass };
-                        let sides = [sides[0].at(first, half * HALF), sides[1].at(first, half * HALF)];
-                        match (S::PAIRS == 2, layout.is_packed()) {
-                            (true, false) => pass.centred::<S, 1>(&end, sides),
-                            (true, true) => pass.packed::<S, 1>(&end, sides),
-                            (false, false) => pass.centred::<S, 2>(&end, sides),
-                            (false, true) => pass.packed::<S, 2>(&end, sides),
-                        }
-                    } else if rank - whole >= 2 {
-                        let pass = Pass { bodies: bodies.add((2 * first + half * 2) * stored * HALF), ..pass };
-                        let sides = [sides[0].at(first, half * HALF), sides[1].at(first, half * HALF)];
-                        if layout.is_packed() {
-                            pass.packed::<Rest, 1>(&rest, sides);
-                        } else {
-                            pass.centred::<Rest, 1>(&rest, sides);
-                        }
+                    let sides = [sides[0].at(whole, half * HALF), sides[1].at(whole, half * HALF)];
+                    if layout.is_packed() {
+                        pass.packed::<Rest, 1>(&rest, sides);
+                    } else {
+                        let mut sums = Sums::zero(rest.zero);
+                        pass.centred::<Rest, 1>(rest.zero, &mut sums);
+                        rest.write_sums(&sums, sides);
                     }
                 }
             }
@@ -112,6 +113,57 @@ pub(super) unsafe fn one_tile<S: Simd, Rest: Simd>(job: &Tile<'_>, columns: &[[C
     }
 }
 
+/// The passes of four bodies of a tile, in G vectors.
+///
+/// # Safety
+/// As [`one_tile`].
+#[inline(always)]
+unsafe fn whole_passes<S: Simd, const G: usize>(job: &Tile<'_>, columns: &[[Column; 2]]) {
+    let (layout, probe, tile) = (job.layout, job.probe, job.tile);
+    let (blocks, rank, stored) = (layout.blocks(), layout.rank(), layout.stored_blocks());
+    // SAFETY: as in `one_tile`.
+    unsafe {
+        let end = Ending::<S>::new(&layout);
+        let bodies = job.bodies.as_ptr().add(tile * stored * rank * TILE);
+        let until = bodies.add(stored * rank * TILE);
+        // Sums wait until there are some, and are reduced side by side: one after another, each would wait for itself.
+        let mut waiting = [Sums::<S::V, G>::zero(end.zero); WAITING];
+        let mut places = [[Column { first: std::ptr::null_mut(), body: 0 }; 2]; WAITING];
+        let mut count = 0;
+        for first in (0..rank / PASS * PASS).step_by(PASS) {
+            for half in 0..2 {
+                let bodies = bodies.add((2 * first + half * PASS) * stored * HALF);
+                // Bodies of this pass stay in the first-level cache for all pairs of polynomials.
+                for (pair, sides) in columns.iter().enumerate() {
+                    let polynomials = probe.half(pair, tile, half).as_ptr();
+                    // The probe's next tile comes from a slower cache; a pass asks for its share of it.
+                    let share = (first / PASS * 2 + half) * blocks.div_ceil(TERMS) * LINE;
+                    let next = polynomials.wrapping_add(2 * probe.stride() + share);
+                    let pass = Pass { probe: polynomials, bodies, blocks, next, until, after: job.after };
+                    let sides = [sides[0].at(first, half * HALF), sides[1].at(first, half * HALF)];
+                    if layout.is_packed() {
+                        pass.packed::<S, G>(&end, sides);
+                        continue;
+                    }
+                    pass.centred::<S, G>(end.zero, &mut waiting[count]);
+                    places[count] = sides;
+                    count += 1;
+                    if count == WAITING {
+                        for (sums, &sides) in waiting.iter_mut().zip(&places) {
+                            end.write_sums(sums, sides);
+                            *sums = Sums::zero(end.zero);
+                        }
+                        count = 0;
+                    }
+                }
+            }
+        }
+        for (sums, &sides) in waiting.iter().zip(&places).take(count) {
+            end.write_sums(sums, sides);
+        }
+    }
+}
+
 /// Two polynomials of a probe and some bodies over all blocks, at half a tile.
 struct Pass {
     probe: *const u32,
@@ -125,13 +177,14 @@ struct Pass {
 }
 
 impl Pass {
+    /// Adds up the products of centred residues.
+    ///
     /// # Safety
-    /// The pointers are good for `blocks` blocks of a probe and of G vectors, `output` for the sums.
+    /// The pointers are good for `blocks` blocks of a probe and of G vectors.
     #[inline(always)]
-    unsafe fn centred<S: Simd, const G: usize>(&self, end: &Ending<S>, output: [Column; 2]) {
+    unsafe fn centred<S: Simd, const G: usize>(&self, zero: S::V, sums: &mut Sums<S::V, G>) {
         // SAFETY: the caller's.
         unsafe {
-            let mut sums = Sums::<S::V, G>::zero(end.zero);
             // Words of a block, and of eight.
             let words = G * S::PAIRS * TILE;
             let count = self.blocks / TERMS;
@@ -140,24 +193,15 @@ impl Pass {
             let left = (self.until as usize).saturating_sub(ahead as usize) / size_of::<u32>();
             let here = left.div_ceil(words * TERMS).min(count);
             let eights = Eights { probe: self.probe, bodies: self.bodies, ahead, next: self.next, count: here };
-            S::eights(&eights, &mut sums);
+            S::eights(&eights, sums);
             let eights = eights.from(here, words, count - here);
-            S::eights(&Eights { ahead: self.after, ..eights }, &mut sums);
+            S::eights(&Eights { ahead: self.after, ..eights }, sums);
             if count * TERMS < self.blocks {
-                let mut low = [[[end.zero; 2]; 2]; G];
+                let mut low = [[[zero; 2]; 2]; G];
                 for term in count * TERMS..self.blocks {
                     add_block::<S, G>(self.probe.add(term * TILE), self.bodies.add(term * words), &mut low);
                 }
                 sums.take::<S>(&low);
-            }
-            for g in 0..G {
-                for side in 0..2 {
-                    if !output[side].first.is_null() {
-                        let even = sums.split::<S>(g, side, 0);
-                        let odd = sums.split::<S>(g, side, 1);
-                        end.write(even, odd, output[side].at(g * S::PAIRS * 2, 0));
-                    }
-                }
             }
         }
     }
@@ -322,9 +366,9 @@ struct Ending<S: Simd> {
     residue: S::V,
     /// q in both halves.
     modulus: S::V,
-    /// −q^−1 modulo 2^32.
+    /// q^−1 modulo 2^32.
     inverse: S::V,
-    /// A multiple of q that makes upper sums positive.
+    /// A multiple of q that makes upper sums less q positive.
     correction: S::V,
 }
 
@@ -332,8 +376,8 @@ impl<S: Simd> Ending<S> {
     #[inline(always)]
     unsafe fn new(layout: &BodyLayout) -> Self {
         let q = u64::from(layout.modulus());
-        // Centred: |Σ| < J·2^60, so upper sums are above −J·2^28 − 1.
-        let least = if layout.is_packed() { 0 } else { ((layout.blocks() as u64) << 28) + 1 };
+        // Centred: |Σ| < J·2^60, so upper sums are at least −J·2^28.
+        let least = if layout.is_packed() { 0 } else { (layout.blocks() as u64) << 28 };
         // SAFETY: the caller's.
         unsafe {
             Self {
@@ -341,8 +385,8 @@ impl<S: Simd> Ending<S> {
                 lower: S::splat(0xffff_ffff),
                 residue: S::splat(0x0fff_ffff_0fff_ffff),
                 modulus: S::splat(q | q << 32),
-                inverse: S::splat(u64::from(negated_inverse(layout.modulus()))),
-                correction: S::splat(least.div_ceil(q) * q),
+                inverse: S::splat(u64::from(inverse(layout.modulus()))),
+                correction: S::splat(least.next_multiple_of(q) + q),
             }
         }
     }
@@ -363,41 +407,52 @@ impl<S: Simd> Ending<S> {
         }
     }
 
+    #[inline(always)]
+    unsafe fn write_sums<const G: usize>(&self, sums: &Sums<S::V, G>, output: [Column; 2]) {
+        for g in 0..G {
+            for side in 0..2 {
+                if !output[side].first.is_null() {
+                    // SAFETY: the caller's.
+                    unsafe {
+                        let (even, odd) = (sums.split::<S>(g, side, 0), sums.split::<S>(g, side, 1));
+                        self.write(even, odd, output[side].at(g * S::PAIRS * 2, 0));
+                    }
+                }
+            }
+        }
+    }
+
     /// Reduces sums, each given as low and high with the value high·2^32 + (low modulo 2^32), and writes them.
     #[inline(always)]
     unsafe fn write(&self, even: [S::V; 2], odd: [S::V; 2], output: Column) {
         // SAFETY: the caller's.
         unsafe {
-            let both = S::or(self.reduce(even), S::raise(self.reduce(odd)));
-            // Below 2q: the smaller of x and x − q, which wraps for x < q.
-            let reduced = S::smaller_words(both, S::subtract_words(both, self.modulus));
-            S::store(output.first, output.body, reduced);
+            let both = S::join(self.reduce(even), S::raise(self.reduce(odd)));
+            // Between −q and q: as numbers without sign a negative one is the larger of the two.
+            S::store(output.first, output.body, S::smaller_words(both, S::add_words(both, self.modulus)));
         }
     }
 
-    /// (high·2^32 + low)·2^−64 modulo q, below 2q: two Montgomery steps.
+    /// (high·2^32 + low)·2^−64 modulo q, between −q and q, in the lower half of each lane: two Montgomery steps. One takes
+    /// ⌊x/2^32⌋ − ⌊m·q/2^32⌋ with m = x·q^−1 modulo 2^32, whose lower half is that of x.
     #[inline(always)]
     unsafe fn reduce(&self, [low, high]: [S::V; 2]) -> S::V {
         // SAFETY: the caller's.
         unsafe {
-            let high = S::add(high, self.correction);
-            let first = S::add(high, self.carried(S::and(low, self.lower)));
-            S::add(S::upper(first), self.carried(S::and(first, self.lower)))
+            let first = S::add(S::subtract(high, self.multiple(low)), self.correction);
+            S::subtract(S::upper(first), self.multiple(first))
         }
     }
 
-    /// For x < 2^32: (x + m·q)/2^32 with the m < 2^32 that makes it whole.
+    /// ⌊m·q/2^32⌋ for m = x·q^−1 modulo 2^32.
     #[inline(always)]
-    unsafe fn carried(&self, x: S::V) -> S::V {
+    unsafe fn multiple(&self, x: S::V) -> S::V {
         // SAFETY: the caller's.
-        unsafe {
-            let m = S::multiply(x, self.inverse);
-            S::upper(S::add(x, S::multiply(m, self.modulus)))
-        }
+        unsafe { S::upper(S::multiply(S::multiply(x, self.inverse), self.modulus)) }
     }
 }
 
-/// −q^−1 modulo 2^32 of an odd q, by Newton's iteration.
-fn negated_inverse(q: u32) -> u32 {
-    (0..5).fold(q, |x, _| x.wrapping_mul(2u32.wrapping_sub(q.wrapping_mul(x)))).wrapping_neg()
+/// q^−1 modulo 2^32 of an odd q, by Newton's iteration.
+fn inverse(q: u32) -> u32 {
+    (0..5).fold(q, |x, _| x.wrapping_mul(2u32.wrapping_sub(q.wrapping_mul(x))))
 }

@@ -45,6 +45,8 @@ pub(super) unsafe trait Simd: Copy {
     unsafe fn subtract_words(a: Self::V, b: Self::V) -> Self::V;
     /// Smaller of unsigned 32-bit residues.
     unsafe fn smaller_words(a: Self::V, b: Self::V) -> Self::V;
+    /// The lower half of each lane of `a` under the upper half of `b`.
+    unsafe fn join(a: Self::V, b: Self::V) -> Self::V;
     /// Sum of 32-bit words.
     unsafe fn add_words(a: Self::V, b: Self::V) -> Self::V;
     /// The upper words of all lanes of `a` and `b`, in an order that [`Simd::even_lanes`] and [`Simd::odd_lanes`] undo.
@@ -163,6 +165,10 @@ unsafe impl Simd for Portable {
         lanes(|i| a[i].wrapping_sub(b[i]))
     }
     #[inline(always)]
+    unsafe fn join(a: Self::V, b: Self::V) -> Self::V {
+        lanes(|i| a[i] & 0xffff_ffff | b[i] & 0xffff_ffff_0000_0000)
+    }
+    #[inline(always)]
     unsafe fn add_words(a: Self::V, b: Self::V) -> Self::V {
         words(u32::wrapping_add, a, b)
     }
@@ -264,6 +270,7 @@ pub(super) mod x86 {
             fn and(a: __m256i, b: __m256i) -> __m256i = _mm256_and_si256(a, b);
             fn or(a: __m256i, b: __m256i) -> __m256i = _mm256_or_si256(a, b);
             fn subtract(a: __m256i, b: __m256i) -> __m256i = _mm256_sub_epi64(a, b);
+            fn join(a: __m256i, b: __m256i) -> __m256i = _mm256_blend_epi32::<0b1010_1010>(a, b);
             fn add_words(a: __m256i, b: __m256i) -> __m256i = _mm256_add_epi32(a, b);
             fn upper_words(a: __m256i, b: __m256i) -> __m256i = {
                 let (a, b) = (_mm256_castsi256_ps(a), _mm256_castsi256_ps(b));
@@ -332,6 +339,7 @@ pub(super) mod x86 {
             fn and(a: __m512i, b: __m512i) -> __m512i = _mm512_and_si512(a, b);
             fn or(a: __m512i, b: __m512i) -> __m512i = _mm512_or_si512(a, b);
             fn subtract(a: __m512i, b: __m512i) -> __m512i = _mm512_sub_epi64(a, b);
+            fn join(a: __m512i, b: __m512i) -> __m512i = _mm512_mask_blend_epi32(0b1010_1010_1010_1010, a, b);
             fn add_words(a: __m512i, b: __m512i) -> __m512i = _mm512_add_epi32(a, b);
             fn upper_words(a: __m512i, b: __m512i) -> __m512i = {
                 let (a, b) = (_mm512_castsi512_ps(a), _mm512_castsi512_ps(b));
