@@ -33,6 +33,7 @@ pub use layout::{BodyLayout, TILE};
 pub use probe::ScanProbe;
 
 use crate::{Accumulator, Ring, spare};
+use layout::HALF;
 use pass::{Column, LINE, Tile};
 use simd::Portable;
 
@@ -220,9 +221,9 @@ pub fn scan(
     setup.spans(1, |scratch, groups, tiles| {
         let column = |group: usize, tile: usize, vector: usize| {
             if vector >= vectors {
-                return Column { first: std::ptr::null_mut(), body: 0 };
+                return Column::NONE;
             }
-            Column { first: rooms[group].0.wrapping_add(vector * rank * n + tile * TILE), body: n }
+            Column { first: rooms[group].0.wrapping_add(vector * rank * n + tile * TILE), body: n, folded: false }
         };
         let columns = |group, tile, pair| [column(group, tile, 2 * pair), column(group, tile, 2 * pair + 1)];
         // SAFETY: each result has room for `vectors`·r polynomials; tile t of a group alone writes their words TILE·t...
@@ -262,7 +263,7 @@ pub fn scan_folded(
     groups: &[&[u32]],
 ) -> Result<Vec<Vec<FoldedSums>>, LengthError> {
     let setup = Setup::new(kernel, ring, layout, probe, groups)?;
-    let folding = ring.folding(beta).ok_or(LengthError)?;
+    ring.folding(beta).ok_or(LengthError)?;
     let (n, rank, pairs) = (layout.degree(), layout.rank(), probe.pairs());
     if !probe.vectors().is_multiple_of(2) {
         return Err(LengthError);
@@ -273,30 +274,45 @@ pub fn scan_folded(
     let mut sums: Vec<Vec<FoldedSums>> = groups.iter().map(|_| (0..pairs).map(|_| room()).collect()).collect();
     let rooms: Vec<[Room<u8>; 2]> =
         sums.iter_mut().flatten().map(|s| [Room(s.whole.as_mut_ptr()), Room(s.folded.as_mut_ptr())]).collect();
-    // A span has whole cache lines and whole foldings.
+    // Four points are folded in registers; what is left of the folding waits in the thread's room until a span is through,
+    // which has whole cache lines and whole foldings.
+    let by_four = beta.is_multiple_of(HALF);
+    let left = if by_four { beta / HALF } else { beta };
+    let rest = ring.folding(left).ok_or(LengthError)?;
     let tiles_of_span = (beta / TILE).max(LINE / TILE);
     setup.spans(tiles_of_span, |scratch, groups, tiles| {
-        let points = tiles.len() * TILE;
         let first = groups.start;
-        scratch.unfolded.resize(groups.len() * pairs * rank * points, 0);
-        let unfolded = scratch.unfolded.as_mut_ptr();
+        let unfolded = if by_four { tiles.len() * TILE / HALF } else { tiles.len() * TILE };
+        if left > 1 {
+            scratch.unfolded.resize(groups.len() * pairs * rank * unfolded, 0);
+        }
+        let room = scratch.unfolded.as_mut_ptr();
         let columns = |group: usize, tile: usize, pair: usize| {
-            let place = ((group - first) * pairs + pair) * rank * points + (tile - tiles.start) * TILE;
-            [
-                Column { first: rooms[group * pairs + pair][0].0.cast::<u32>().wrapping_add(tile * TILE), body: n },
-                Column { first: unfolded.wrapping_add(place), body: points },
-            ]
+            let rooms = &rooms[group * pairs + pair];
+            let whole = Column { first: rooms[0].0.cast::<u32>().wrapping_add(tile * TILE), body: n, folded: false };
+            let words = if by_four { TILE / HALF } else { TILE };
+            let (first, body) = if left > 1 {
+                let place = ((group - first) * pairs + pair) * rank * unfolded + (tile - tiles.start) * words;
+                (room.wrapping_add(place), unfolded)
+            } else {
+                (rooms[1].0.cast::<u32>().wrapping_add(tile * words), n / beta)
+            };
+            [whole, Column { first, body, folded: by_four }]
         };
         // SAFETY: each first result has room for r polynomials, and tile t of a group alone writes their words TILE·t..; the
-        // second ones go to the thread's own room.
+        // second ones go likewise to rooms of r·N/β words or, if they are to be folded on, to the thread's own.
         unsafe { setup.scan(&mut scratch.sides, groups.clone(), tiles.clone(), columns) }
-        for (values, room) in scratch.unfolded.chunks_exact_mut(rank * points).zip(&rooms[first * pairs..]) {
-            let values = ring.fold(folding, values);
-            for (body, values) in values.chunks_exact(points / beta).enumerate() {
+        if left == 1 {
+            return;
+        }
+        for (values, room) in scratch.unfolded.chunks_exact_mut(rank * unfolded).zip(&rooms[first * pairs..]) {
+            let values = ring.fold(rest, values);
+            for (body, values) in values.chunks_exact(unfolded / left).enumerate() {
                 let place = (body * n + tiles.start * TILE) / beta;
-                for (i, value) in values.iter().enumerate() {
-                    // SAFETY: the second result has room for r·N/β residues, and those of a span's points are its own.
-                    unsafe { room[1].0.cast::<[u8; WORD]>().add(place + i).write(value.to_le_bytes()) };
+                // SAFETY: the second result has room for r·N/β residues, and those of a span's points are its own.
+                unsafe {
+                    let to = room[1].0.cast::<u32>().wrapping_add(place);
+                    std::ptr::copy_nonoverlapping(values.as_ptr().cast::<u8>(), to.cast(), values.len() * WORD);
                 }
             }
         }
@@ -308,7 +324,8 @@ pub fn scan_folded(
             sums.folded.set_len(folded);
         }
         if cfg!(target_endian = "big") {
-            sums.whole.as_chunks_mut::<WORD>().0.iter_mut().for_each(|word| word.reverse());
+            let words = [&mut sums.whole, &mut sums.folded].map(|bytes| bytes.as_chunks_mut::<WORD>().0);
+            words.into_iter().flatten().for_each(|word| word.reverse());
         }
     }
     Ok(sums)

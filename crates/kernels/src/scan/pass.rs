@@ -3,6 +3,8 @@
 // Indexed loops of constant length are unrolled and leave sums in registers; iterators over nested arrays did not.
 #![expect(clippy::needless_range_loop, reason = "sums must stay in registers")]
 
+use std::ops::Range;
+
 use super::layout::{BodyLayout, HALF, PASS, TILE};
 use super::probe::ScanProbe;
 use super::simd::{Eights, Simd, Sums};
@@ -15,9 +17,6 @@ pub(super) const PACKED_TERMS: usize = 128;
 pub(super) const LINE: usize = 16;
 /// Words that are asked for ahead of their use.
 const AHEAD: usize = 512;
-
-/// Passes whose sums are reduced together.
-const WAITING: usize = 8;
 
 /// A tile of a group and the probe it is multiplied with.
 #[derive(Clone, Copy)]
@@ -39,17 +38,27 @@ pub(super) struct Column {
     pub(super) first: *mut u32,
     /// Words from one body to the next.
     pub(super) body: usize,
+    /// Whether the four points of half a tile are added up to one word (folding by four).
+    pub(super) folded: bool,
 }
 
 impl Column {
+    /// For a polynomial that is not there.
+    pub(super) const NONE: Self = Self { first: std::ptr::null_mut(), body: 0, folded: false };
+
+    fn words_of_half(self) -> usize {
+        if self.folded { 1 } else { HALF }
+    }
+
     /// # Safety
-    /// `body` and `point` lie within the room of the column.
-    unsafe fn at(self, body: usize, point: usize) -> Self {
+    /// `body` and `half` lie within the room of the column.
+    unsafe fn at(self, body: usize, half: usize) -> Self {
         if self.first.is_null() {
             return self;
         }
+        let half = half * self.words_of_half();
         // SAFETY: the caller's.
-        Self { first: unsafe { self.first.add(body * self.body + point) }, ..self }
+        Self { first: unsafe { self.first.add(body * self.body + half) }, ..self }
     }
 }
 
@@ -70,12 +79,6 @@ pub(super) unsafe fn one_tile<S: Simd, Rest: Simd>(job: &Tile<'_>, columns: &[[C
         let bodies = job.bodies.as_ptr().add(tile * stored * rank * TILE);
         let until = bodies.add(stored * rank * TILE);
         let whole = rank / PASS * PASS;
-        // Stores leave in order: one that waits for its line holds up the running sums behind it.
-        for column in columns.iter().flatten().filter(|column| !column.first.is_null()) {
-            for body in 0..rank {
-                S::prefetch(column.first.wrapping_add(body * column.body));
-            }
-        }
         if S::PAIRS == 2 {
             whole_passes::<S, 1>(job, columns);
         } else {
@@ -87,8 +90,9 @@ pub(super) unsafe fn one_tile<S: Simd, Rest: Simd>(job: &Tile<'_>, columns: &[[C
                 for (pair, sides) in columns.iter().enumerate() {
                     let polynomials = probe.half(pair, tile, half).as_ptr();
                     let next = polynomials.wrapping_add(2 * probe.stride());
-                    let pass = Pass { probe: polynomials, bodies, blocks, next, until, after: job.after };
-                    let sides = [sides[0].at(whole, half * HALF), sides[1].at(whole, half * HALF)];
+                    let ahead = Ahead::of_pair(0, 1, blocks);
+                    let pass = Pass { probe: polynomials, bodies, blocks, next, ahead, until, after: job.after };
+                    let sides = [sides[0].at(whole, half), sides[1].at(whole, half)];
                     if layout.is_packed() {
                         pass.packed::<Rest, 1>(&rest, sides);
                     } else {
@@ -104,9 +108,10 @@ pub(super) unsafe fn one_tile<S: Simd, Rest: Simd>(job: &Tile<'_>, columns: &[[C
                 let polynomials = probe.half(pair, tile, 0).as_ptr();
                 let next = polynomials.wrapping_add(2 * probe.stride());
                 let bodies = bodies.add((rank - 1) * stored * TILE);
-                let pass = Pass { probe: polynomials, bodies, blocks, next, until, after: job.after };
+                let ahead = Ahead::of_pair(0, 1, blocks);
+                let pass = Pass { probe: polynomials, bodies, blocks, next, ahead, until, after: job.after };
                 // The vector's second half is that of the points: it lies behind the first.
-                let halves = |column: Column| Column { body: HALF, ..column.at(rank - 1, 0) };
+                let halves = |column: Column| Column { body: column.words_of_half(), ..column.at(rank - 1, 0) };
                 pass.single::<Rest>(&rest, probe.stride(), layout.is_packed(), [halves(sides[0]), halves(sides[1])]);
             }
         }
@@ -126,41 +131,61 @@ unsafe fn whole_passes<S: Simd, const G: usize>(job: &Tile<'_>, columns: &[[Colu
         let end = Ending::<S>::new(&layout);
         let bodies = job.bodies.as_ptr().add(tile * stored * rank * TILE);
         let until = bodies.add(stored * rank * TILE);
-        // Sums wait until there are some, and are reduced side by side: one after another, each would wait for itself.
-        let mut waiting = [Sums::<S::V, G>::zero(end.zero); WAITING];
-        let mut places = [[Column { first: std::ptr::null_mut(), body: 0 }; 2]; WAITING];
-        let mut count = 0;
         for first in (0..rank / PASS * PASS).step_by(PASS) {
             for half in 0..2 {
                 let bodies = bodies.add((2 * first + half * PASS) * stored * HALF);
                 // Bodies of this pass stay in the first-level cache for all pairs of polynomials.
                 for (pair, sides) in columns.iter().enumerate() {
                     let polynomials = probe.half(pair, tile, half).as_ptr();
-                    // The probe's next tile comes from a slower cache; a pass asks for its share of it.
-                    let share = (first / PASS * 2 + half) * blocks.div_ceil(TERMS) * LINE;
-                    let next = polynomials.wrapping_add(2 * probe.stride() + share);
-                    let pass = Pass { probe: polynomials, bodies, blocks, next, until, after: job.after };
-                    let sides = [sides[0].at(first, half * HALF), sides[1].at(first, half * HALF)];
+                    let next = if columns.len() == 1 {
+                        // The probe's next tile comes from a slower cache; a pass asks for its share of it.
+                        let share = (first / PASS * 2 + half) * blocks.div_ceil(TERMS) * LINE;
+                        polynomials.wrapping_add(2 * probe.stride() + share)
+                    } else {
+                        // Where the next pair begins.
+                        let turn = usize::from(pair + 1 == columns.len());
+                        probe.half((pair + 1) % columns.len(), tile, half ^ turn).as_ptr()
+                    };
+                    let ahead = Ahead::of_pair(pair, columns.len(), blocks);
+                    let pass = Pass { probe: polynomials, bodies, blocks, next, ahead, until, after: job.after };
+                    let sides = [sides[0].at(first, half), sides[1].at(first, half)];
                     if layout.is_packed() {
                         pass.packed::<S, G>(&end, sides);
                         continue;
                     }
-                    pass.centred::<S, G>(end.zero, &mut waiting[count]);
-                    places[count] = sides;
-                    count += 1;
-                    if count == WAITING {
-                        for (sums, &sides) in waiting.iter_mut().zip(&places) {
-                            end.write_sums(sums, sides);
-                            *sums = Sums::zero(end.zero);
+                    // Stores leave in order: one that waits for its line holds up the running sums behind it.
+                    for side in sides.into_iter().filter(|side| half == 0 && !side.first.is_null()) {
+                        for body in 0..PASS {
+                            S::prefetch(side.first.wrapping_add(body * side.body));
                         }
-                        count = 0;
                     }
+                    let mut sums = Sums::zero(end.zero);
+                    pass.centred::<S, G>(end.zero, &mut sums);
+                    end.write_sums(&sums, sides);
                 }
             }
         }
-        for (sums, &sides) in waiting.iter().zip(&places).take(count) {
-            end.write_sums(sums, sides);
+    }
+}
+
+/// What a pass asks for of the bodies that come after it.
+#[derive(Clone)]
+struct Ahead {
+    /// During which of its eights of blocks; as many words as these read.
+    eights: Range<usize>,
+    /// How many words ahead.
+    distance: usize,
+}
+
+impl Ahead {
+    /// For one pair of polynomials, a fixed distance. Several read the same bodies from a cache: each asks for its share of
+    /// those of the next pass, so that memory is as busy during the last pair as during the first.
+    fn of_pair(pair: usize, pairs: usize, blocks: usize) -> Self {
+        let eights = blocks / TERMS;
+        if pairs == 1 {
+            return Self { eights: 0..eights, distance: AHEAD };
         }
+        Self { eights: pair * eights / pairs..(pair + 1) * eights / pairs, distance: blocks * PASS * HALF }
     }
 }
 
@@ -171,6 +196,7 @@ struct Pass {
     blocks: usize,
     /// What is asked for meanwhile, a line per [`TERMS`] blocks.
     next: *const u32,
+    ahead: Ahead,
     /// Where the tile's bodies end, and where reading goes on then.
     until: *const u32,
     after: *const u32,
@@ -188,14 +214,19 @@ impl Pass {
             // Words of a block, and of eight.
             let words = G * S::PAIRS * TILE;
             let count = self.blocks / TERMS;
-            let ahead = self.bodies.wrapping_add(AHEAD);
+            let all = Eights { probe: self.probe, bodies: self.bodies, ahead: self.bodies, next: self.next, count };
+            let Ahead { eights: Range { start, end }, distance } = self.ahead.clone();
             // What is asked for lies in this tile at first, then in the one that follows.
+            let ahead = self.bodies.wrapping_add(distance);
             let left = (self.until as usize).saturating_sub(ahead as usize) / size_of::<u32>();
-            let here = left.div_ceil(words * TERMS).min(count);
-            let eights = Eights { probe: self.probe, bodies: self.bodies, ahead, next: self.next, count: here };
-            S::eights(&eights, sums);
-            let eights = eights.from(here, words, count - here);
-            S::eights(&Eights { ahead: self.after, ..eights }, sums);
+            let here = left.div_ceil(words * TERMS).clamp(start, end);
+            S::eights(&Eights { count: start, ..all }, sums);
+            let part = all.from(start, words, here - start);
+            S::eights(&Eights { ahead: ahead.wrapping_add(start * words * TERMS), ..part }, sums);
+            let part = all.from(here, words, end - here);
+            let beyond = (here * words * TERMS).saturating_sub(left);
+            S::eights(&Eights { ahead: self.after.wrapping_add(beyond), ..part }, sums);
+            S::eights(&all.from(end, words, count - end), sums);
             if count * TERMS < self.blocks {
                 let mut low = [[[zero; 2]; 2]; G];
                 for term in count * TERMS..self.blocks {
@@ -429,7 +460,23 @@ impl<S: Simd> Ending<S> {
         unsafe {
             let both = S::join(self.reduce(even), S::raise(self.reduce(odd)));
             // Between −q and q: as numbers without sign a negative one is the larger of the two.
-            S::store(output.first, output.body, S::smaller_words(both, S::add_words(both, self.modulus)));
+            let reduced = S::smaller_words(both, S::add_words(both, self.modulus));
+            if output.folded {
+                let pairs = self.sum(reduced, S::swap_lanes(reduced));
+                S::store_first(output.first, output.body, self.sum(pairs, S::swap_pairs(pairs)));
+            } else {
+                S::store(output.first, output.body, reduced);
+            }
+        }
+    }
+
+    /// a + b modulo q, word by word.
+    #[inline(always)]
+    unsafe fn sum(&self, a: S::V, b: S::V) -> S::V {
+        // SAFETY: the caller's.
+        unsafe {
+            let sum = S::add_words(a, b);
+            S::smaller_words(sum, S::subtract_words(sum, self.modulus))
         }
     }
 

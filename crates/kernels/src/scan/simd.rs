@@ -23,6 +23,12 @@ pub(super) unsafe trait Simd: Copy {
     unsafe fn load_probe(from: *const u32) -> Self::V;
     /// The lower words of the first part, the upper ones `stride` words behind, and so on with the next part.
     unsafe fn store(to: *mut u32, stride: usize, v: Self::V);
+    /// As [`Simd::store`], but one word each: those of the first lane.
+    unsafe fn store_first(to: *mut u32, stride: usize, v: Self::V);
+    /// Lanes in pairs, swapped.
+    unsafe fn swap_lanes(a: Self::V) -> Self::V;
+    /// Pairs of lanes within each part, swapped.
+    unsafe fn swap_pairs(a: Self::V) -> Self::V;
     /// Asks for the cache line of an address, which need not be valid.
     unsafe fn prefetch(at: *const u32);
     /// The same 64 bits in every lane.
@@ -125,6 +131,22 @@ unsafe impl Simd for Portable {
                 to.add(stride + i).write_unaligned((lane >> 32) as u32);
             }
         }
+    }
+    #[inline(always)]
+    unsafe fn store_first(to: *mut u32, stride: usize, v: Self::V) {
+        // SAFETY: one word at each place, by the contract.
+        unsafe {
+            to.write_unaligned(v[0] as u32);
+            to.add(stride).write_unaligned((v[0] >> 32) as u32);
+        }
+    }
+    #[inline(always)]
+    unsafe fn swap_lanes(a: Self::V) -> Self::V {
+        lanes(|i| a[i ^ 1])
+    }
+    #[inline(always)]
+    unsafe fn swap_pairs(a: Self::V) -> Self::V {
+        lanes(|i| a[i ^ 2])
     }
     #[inline(always)]
     unsafe fn prefetch(_at: *const u32) {}
@@ -260,6 +282,13 @@ pub(super) mod x86 {
                 _mm_storeu_si128(to.cast(), _mm256_castsi256_si128(apart));
                 _mm_storeu_si128(to.add(stride).cast(), _mm256_extracti128_si256::<1>(apart))
             };
+            fn store_first(to: *mut u32, stride: usize, v: __m256i) -> () = {
+                let words = _mm_cvtsi128_si64(_mm256_castsi256_si128(v));
+                to.write_unaligned(words as u32);
+                to.add(stride).write_unaligned((words >> 32) as u32)
+            };
+            fn swap_lanes(a: __m256i) -> __m256i = _mm256_shuffle_epi32::<0b01_00_11_10>(a);
+            fn swap_pairs(a: __m256i) -> __m256i = _mm256_permute4x64_epi64::<0b01_00_11_10>(a);
             fn prefetch(at: *const u32) -> () = _mm_prefetch::<_MM_HINT_T0>(at.cast());
             fn splat(value: u64) -> __m256i = _mm256_set1_epi64x(value as i64);
             fn multiply_signed(a: __m256i, b: __m256i) -> __m256i = _mm256_mul_epi32(a, b);
@@ -329,6 +358,16 @@ pub(super) mod x86 {
                 _mm_storeu_si128(to.add(2 * stride).cast(), _mm512_extracti32x4_epi32::<2>(apart));
                 _mm_storeu_si128(to.add(3 * stride).cast(), _mm512_extracti32x4_epi32::<3>(apart))
             };
+            fn store_first(to: *mut u32, stride: usize, v: __m512i) -> () = {
+                let first = _mm_cvtsi128_si64(_mm512_castsi512_si128(v));
+                let second = _mm_cvtsi128_si64(_mm512_extracti32x4_epi32::<2>(v));
+                to.write_unaligned(first as u32);
+                to.add(stride).write_unaligned((first >> 32) as u32);
+                to.add(2 * stride).write_unaligned(second as u32);
+                to.add(3 * stride).write_unaligned((second >> 32) as u32)
+            };
+            fn swap_lanes(a: __m512i) -> __m512i = _mm512_shuffle_epi32::<0b01_00_11_10>(a);
+            fn swap_pairs(a: __m512i) -> __m512i = _mm512_shuffle_i64x2::<0b10_11_00_01>(a, a);
             fn prefetch(at: *const u32) -> () = _mm_prefetch::<_MM_HINT_T0>(at.cast());
             fn splat(value: u64) -> __m512i = _mm512_set1_epi64(value as i64);
             fn multiply_signed(a: __m512i, b: __m512i) -> __m512i = _mm512_mul_epi32(a, b);
