@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 use veilmatch_domain::{Dimension, Epoch, GroupId, Part, Revision};
-use veilmatch_kernels::{BodyLayout, Kernel, LengthError, PackingError, Ring, ScanProbe, from_bytes, scan, to_bytes};
+use veilmatch_kernels::{
+    BodyLayout, FoldedSums, Kernel, LengthError, PackingError, Ring, ScanProbe, from_bytes, scan_folded, to_bytes,
+};
 use veilmatch_secret::{Digest, Hasher};
 
 use crate::{GroupSums, Layout, Masks, Parameters, PartPayload, Stage};
@@ -269,6 +271,13 @@ pub fn scan_groups(
     scan_segments(parameters, ring, &[(probe, |group| &group.bodies)], groups)
 }
 
+/// `sum += more`, residues as little-endian words.
+fn add_words(ring: &Ring, sum: &mut [u8], more: &[u8]) {
+    for (word, more) in sum.as_chunks_mut::<4>().0.iter_mut().zip(more.as_chunks::<4>().0) {
+        *word = ring.add(u32::from_le_bytes(*word), u32::from_le_bytes(*more)).to_le_bytes();
+    }
+}
+
 /// A segment of every group, and the part of the probe that belongs to it.
 type Segment<'p> = (&'p ScanProbe, fn(&PackedGroup) -> &[u32]);
 
@@ -284,26 +293,25 @@ fn scan_segments(
     // Neighbours of one layout are scanned together.
     for alike in groups.chunk_by(|a, b| a.layout == b.layout) {
         let Some(layout) = alike.first().map(|group| group.layout) else { continue };
-        let mut scanned: Option<Vec<Vec<u32>>> = None;
+        let mut scanned: Option<Vec<FoldedSums>> = None;
         for (probe, of) in segments {
             let bodies: Vec<&[u32]> = alike.iter().map(|group| of(group)).collect();
-            let more = scan(kernel, ring, body_layout(parameters, layout, probe.blocks())?, probe, &bodies)?;
+            let body_layout = body_layout(parameters, layout, probe.blocks())?;
+            let more = scan_folded(kernel, ring, body_layout, probe, layout.beta(), &bodies)?;
+            let more: Vec<FoldedSums> = more.into_iter().flatten().collect();
             match &mut scanned {
                 None => scanned = Some(more),
-                Some(all) => all.par_iter_mut().zip(more).for_each(|(all, more)| ring.add_assign(all, &more)),
+                // Folding is linear: sums of segments add up folded as well.
+                Some(all) => all.par_iter_mut().zip(more).for_each(|(all, more)| {
+                    add_words(ring, &mut all.whole, &more.whole);
+                    add_words(ring, &mut all.folded, &more.folded);
+                }),
             }
         }
-        let half = layout.rank() * parameters.degree;
-        let folding = ring.folding(layout.beta()).ok_or(LengthError)?;
-        let of_group = |(group, mut sums): (&&PackedGroup, Vec<u32>)| {
-            let (a, b) = sums.split_at_mut(half);
-            let mut scores = Vec::with_capacity(layout.capacity(parameters));
-            for body in b.chunks_exact_mut(parameters.degree) {
-                scores.extend_from_slice(ring.fold(folding, body));
-            }
-            GroupSums { group: group.group, revision: group.revision, masks: to_bytes(a), scores: to_bytes(&scores) }
-        };
-        sums.extend(alike.par_iter().zip(scanned.ok_or(LengthError)?).map(of_group).collect::<Vec<_>>());
+        let scanned = scanned.filter(|all| all.len() == alike.len()).ok_or(LengthError)?;
+        for (group, FoldedSums { whole: masks, folded: scores }) in alike.iter().zip(scanned) {
+            sums.push(GroupSums { group: group.group, revision: group.revision, masks, scores });
+        }
     }
     Ok(sums)
 }

@@ -163,6 +163,13 @@ pub struct GroupSums {
     pub scores: Vec<u8>,
 }
 
+impl GroupSums {
+    /// For sums that were encoded or sent: their rooms serve the next scan.
+    pub fn give_back(sums: Vec<Self>) {
+        veilmatch_kernels::give_back(sums.into_iter().flat_map(|sums| [sums.masks, sums.scores]));
+    }
+}
+
 /// A part of a ciphertext: from one of its holders the polynomials, from the other their digest.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub enum PartPayload {

@@ -11,13 +11,15 @@ mod packing;
 mod pointwise;
 mod ring;
 mod scan;
+mod spare;
 
 pub use accumulator::Accumulator;
 pub use folding::Folding;
 pub use packing::{PackingError, from_bytes, to_bytes};
 pub use pointwise::round_to_power_of_two;
 pub use ring::Ring;
-pub use scan::{BodyLayout, Kernel, LengthError, ScanProbe, TILE, scan, scan_reference};
+pub use scan::{BodyLayout, FoldedSums, Kernel, LengthError, ScanProbe, TILE, scan, scan_folded, scan_reference};
+pub use spare::give_back;
 
 #[cfg(test)]
 mod tests_support {

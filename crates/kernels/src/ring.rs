@@ -52,6 +52,11 @@ impl Ring {
         ((1u128 << 64) % u128::from(self.modulus)) as u32
     }
 
+    /// 2^96 modulo q.
+    pub(crate) fn cube_of_two_to_32(&self) -> u64 {
+        ((1u128 << 96) % u128::from(self.modulus)) as u64
+    }
+
     /// N.
     #[must_use]
     pub fn degree(&self) -> usize {

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use veilmatch_domain::{CollectionId, Dimension, GroupId, SessionId, SubjectId};
 use veilmatch_gallery::{Change, Description, GroupMember, GroupRecord, Intent, IntentId, Storage, StorageError};
 use veilmatch_glwe::{
-    Bodies, BuildOrder, Layout, MaskSeed, Member, PackedGroup, Parameters, ProbeCiphertext, ProbeShape, SegmentedProbe,
-    Stage, ToHolder, build_session, sum_parts,
+    Bodies, BuildOrder, GroupSums, Layout, MaskSeed, Member, PackedGroup, Parameters, ProbeCiphertext, ProbeShape,
+    SegmentedProbe, Stage, ToHolder, build_session, sum_parts,
 };
 
 use crate::MatcherError;
@@ -260,8 +260,11 @@ impl Scan {
         }
         groups.sort_unstable_by_key(|sums| sums.group);
         let sums = ToHolder::Sums { session: self.session, stage: self.stage, groups };
-        let sums = borsh::to_vec(&sums).map_err(|_| MatcherError::MalformedRequest)?.into();
-        Ok(Scanned { sums, prepared })
+        let encoded = borsh::to_vec(&sums).map_err(|_| MatcherError::MalformedRequest)?;
+        if let ToHolder::Sums { groups, .. } = sums {
+            GroupSums::give_back(groups);
+        }
+        Ok(Scanned { sums: encoded.into(), prepared })
     }
 }
 

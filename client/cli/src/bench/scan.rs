@@ -13,9 +13,12 @@ use serde::Serialize;
 use veilmatch_domain::{Dimension, Epoch, GroupId, Revision};
 use veilmatch_gallery::layout_for;
 use veilmatch_glwe::{
-    Bodies, GLWE_2048_V1, Layout, PackedGroup, Parameters, ProbeCiphertext, scan_groups, uniform_polynomial,
+    Bodies, GLWE_2048_V1, GroupSums, Layout, PackedGroup, Parameters, ProbeCiphertext, scan_groups, uniform_polynomial,
 };
-use veilmatch_kernels::{BodyLayout, Kernel, LengthError, Ring, ScanProbe, baseline, scan, scan_reference, to_bytes};
+use veilmatch_kernels::{
+    BodyLayout, FoldedSums, Kernel, LengthError, Ring, ScanProbe, baseline, give_back, scan_folded, scan_reference,
+    to_bytes,
+};
 use veilmatch_mapped::HugeWords;
 use veilmatch_secret::Stream;
 
@@ -235,7 +238,10 @@ impl Galleries {
             [probe] => {
                 let prepared = probe.prepare(&self.ring)?;
                 let groups: Vec<&PackedGroup> = self.groups.iter().collect();
-                scan_groups(&self.parameters, &self.ring, &prepared, &groups).map(|sums| sums.len())
+                let sums = scan_groups(&self.parameters, &self.ring, &prepared, &groups)?;
+                let done = sums.len();
+                GroupSums::give_back(black_box(sums));
+                Ok(done)
             }
             several => self.encrypted_together(several),
         })
@@ -248,18 +254,11 @@ impl Galleries {
         for alike in self.groups.chunk_by(|a, b| a.layout == b.layout) {
             let Some(layout) = alike.first().map(|g| g.layout) else { continue };
             let bodies_layout = body_layout(&self.parameters, layout, prepared.blocks())?;
-            let folding = self.ring.folding(layout.beta()).ok_or(LengthError)?;
-            let half = layout.rank() * self.parameters.degree;
             for few in alike.chunks(TOGETHER) {
                 let bodies: Vec<&[u32]> = few.iter().map(|g| &*g.bodies).collect();
-                let mut sums = scan(self.kernel, &self.ring, bodies_layout, &prepared, &bodies)?;
-                sums.par_iter_mut().flat_map(|sums| sums.par_chunks_exact_mut(2 * half)).for_each(|sums| {
-                    let of_bodies = sums.get_mut(half..).unwrap_or_default();
-                    for body in of_bodies.chunks_exact_mut(self.parameters.degree) {
-                        black_box(self.ring.fold(folding, body));
-                    }
-                });
+                let sums = scan_folded(self.kernel, &self.ring, bodies_layout, &prepared, layout.beta(), &bodies)?;
                 done += sums.len();
+                give_back(black_box(sums).into_iter().flatten().flat_map(|sums| [sums.whole, sums.folded]));
             }
         }
         Ok(done)
@@ -309,18 +308,23 @@ impl Galleries {
         let layout = body_layout(&self.parameters, group.layout, prepared.blocks())?;
         let natural = layout.restore(&group.bodies)?;
         let mut expected = scan_reference(&self.ring, rank, &vectors(&self.probes), &natural)?;
-        let together = scan(self.kernel, &self.ring, layout, &prepared, &[&group.bodies])?;
-        if together.first() != Some(&expected) {
+        let beta = group.layout.beta();
+        let mut together = scan_folded(self.kernel, &self.ring, layout, &prepared, beta, &[&group.bodies])?;
+        let folding = self.ring.folding(beta).ok_or(LengthError)?;
+        let expected: Vec<FoldedSums> = expected
+            .chunks_exact_mut(2 * rank * n)
+            .filter_map(|sums| sums.split_at_mut_checked(rank * n))
+            .map(|(masks, bodies)| FoldedSums {
+                whole: to_bytes(masks),
+                folded: to_bytes(self.ring.fold(folding, bodies)),
+            })
+            .collect();
+        if together.pop() != Some(expected.clone()) {
             return Ok(false);
         }
         let one = scan_groups(&self.parameters, &self.ring, &first.prepare(&self.ring)?, &[group])?;
-        let folding = self.ring.folding(group.layout.beta()).ok_or(LengthError)?;
-        let (masks, bodies) = expected.split_at_mut_checked(rank * n).ok_or(LengthError)?;
-        let mut scores = Vec::new();
-        for body in bodies.chunks_exact_mut(n).take(rank) {
-            scores.extend_from_slice(self.ring.fold(folding, body));
-        }
-        Ok(one.first().is_some_and(|sums| sums.masks == to_bytes(masks) && sums.scores == to_bytes(&scores)))
+        let (Some(one), Some(expected)) = (one.first(), expected.first()) else { return Ok(false) };
+        Ok(one.masks == expected.whole && one.scores == expected.folded)
     }
 }
 

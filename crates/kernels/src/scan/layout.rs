@@ -1,6 +1,7 @@
 //! The order and the form in which the scan reads the bodies of a group.
 
 use super::LengthError;
+use super::eights::MOST_BLOCKS;
 
 /// Points of a tile.
 pub const TILE: usize = 8;
@@ -38,9 +39,13 @@ impl BodyLayout {
     /// For J = `blocks` blocks of `rank` bodies of N = `degree` residues.
     ///
     /// # Errors
-    /// [`LengthError`] if N is no multiple of [`TILE`], or blocks or rank is zero.
+    /// [`LengthError`] if N is no multiple of [`TILE`], blocks or rank is zero, or there are more than 2^19 blocks.
     pub fn new(degree: usize, modulus: u32, blocks: usize, rank: usize) -> Result<Self, LengthError> {
-        let fits = degree > 0 && degree.is_multiple_of(TILE) && blocks > 0 && rank > 0 && modulus < 1 << 31;
+        let fits = degree > 0
+            && degree.is_multiple_of(TILE)
+            && (1..=MOST_BLOCKS).contains(&blocks)
+            && rank > 0
+            && modulus < 1 << 31;
         if fits { Ok(Self { degree, modulus, blocks, rank }) } else { Err(LengthError) }
     }
 

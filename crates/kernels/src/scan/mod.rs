@@ -19,30 +19,24 @@
 //! **Instruction sets.** One generic function over [`simd::Simd`] is compiled for AVX-512, AVX2 and plain Rust; a
 //! [`Kernel`] is the proof that the machine has what it names. All are compared with `scan_reference`.
 
-// Indexed loops of constant length are unrolled and leave sums in registers; iterators over nested arrays did not.
-#![expect(clippy::needless_range_loop, reason = "sums must stay in registers")]
-
+mod eights;
 mod layout;
+mod pass;
+mod probe;
 mod simd;
+
+use std::ops::Range;
 
 use rayon::prelude::*;
 
 pub use layout::{BodyLayout, TILE};
+pub use probe::ScanProbe;
 
-use crate::{Accumulator, Ring};
-use layout::{HALF, PASS};
-use simd::{Portable, Simd};
+use crate::{Accumulator, Ring, spare};
+use layout::HALF;
+use pass::{Column, LINE, Tile};
+use simd::Portable;
 
-/// Terms between two splits: 8·((q−1)/2)² + 2^32 < 2^63 for q < 2^31.
-const TERMS: usize = 8;
-/// Terms between two splits of packed residues: 128·2^56 = 2^63.
-const PACKED_TERMS: usize = 128;
-/// Words of a cache line.
-const LINE: usize = 16;
-/// Words that are asked for ahead of their use.
-const AHEAD: usize = 1024;
-/// Half tiles that a task of [`ScanProbe::new`] brings into order.
-const TURNED: usize = 64;
 /// Groups that share a tile of the probe.
 const GROUPS: usize = 4;
 
@@ -124,83 +118,87 @@ impl std::fmt::Display for LengthError {
 
 impl std::error::Error for LengthError {}
 
-/// Polynomials of probes of J blocks in the order of the scan, ready to be multiplied.
-#[derive(Clone, Debug)]
-pub struct ScanProbe {
-    /// Per two polynomials, per half tile, per block: the residues of both at four points, side by side.
-    tiles: Vec<u32>,
-    blocks: usize,
-    vectors: usize,
-    modulus: u32,
-}
-
-impl ScanProbe {
-    /// From `vectors` of J·N transformed residues each, block by block.
-    ///
-    /// # Errors
-    /// [`LengthError`] if they are not equally long, empty, or no multiple of N, or N is no multiple of [`TILE`].
-    pub fn new(ring: &Ring, vectors: &[&[u32]]) -> Result<Self, LengthError> {
-        let n = ring.degree();
-        let length = vectors.first().map_or(0, |v| v.len());
-        let fits = length > 0 && length.is_multiple_of(n) && n.is_multiple_of(TILE);
-        if !fits || vectors.iter().any(|v| v.len() != length) {
-            return Err(LengthError);
-        }
-        let blocks = length / n;
-        let form = |residue: u32| {
-            if layout::is_packed(ring.modulus()) { residue } else { layout::centre(ring.modulus(), residue) }
-        };
-        // Times 2^32, twice.
-        let scaled: Vec<Vec<u32>> = vectors.par_iter().map(|v| ring.prepared(&ring.prepared(v))).collect();
-        let mut tiles = vec![0u32; length * 2 * vectors.len().div_ceil(2)];
-        for (part, pair) in tiles.chunks_exact_mut(2 * length).zip(scaled.chunks(2)) {
-            part.par_chunks_mut(blocks * 2 * HALF * TURNED).enumerate().for_each(|(first, halves)| {
-                // Eight blocks at a time: whole cache lines are read and written, though both sides stride.
-                for start in (0..blocks).step_by(8) {
-                    for (half, chunk) in halves.chunks_exact_mut(blocks * 2 * HALF).enumerate() {
-                        let point = (first * TURNED + half) * HALF;
-                        let runs = chunk.chunks_exact_mut(2 * HALF).enumerate().skip(start).take(8);
-                        for (block, to) in runs {
-                            for (side, vector) in pair.iter().enumerate() {
-                                let residues = &vector[block * n + point..block * n + point + HALF];
-                                for (word, &residue) in to.iter_mut().skip(side).step_by(2).zip(residues) {
-                                    *word = form(residue);
-                                }
-                            }
-                        }
-                    }
-                }
-            });
-        }
-        Ok(Self { tiles, blocks, vectors: vectors.len(), modulus: ring.modulus() })
-    }
-
-    /// J.
-    #[must_use]
-    pub fn blocks(&self) -> usize {
-        self.blocks
-    }
-
-    /// How many polynomials per block.
-    #[must_use]
-    pub fn vectors(&self) -> usize {
-        self.vectors
-    }
-}
-
-/// Where the sums of a group go: `vectors`·r polynomials of N residues.
-struct Output(*mut u32);
-
-// SAFETY: tasks write disjoint columns of it; see `scan`.
-unsafe impl Sync for Output {}
-
-struct Job<'a> {
-    probe: &'a ScanProbe,
-    bodies: &'a [u32],
+/// Groups that are scanned for one probe, checked to fit together.
+struct Setup<'a> {
+    kernel: Kernel,
     layout: BodyLayout,
-    modulus: u32,
-    output: Output,
+    probe: &'a ScanProbe,
+    groups: &'a [&'a [u32]],
 }
+
+impl<'a> Setup<'a> {
+    fn new(
+        kernel: Kernel,
+        ring: &Ring,
+        layout: BodyLayout,
+        probe: &'a ScanProbe,
+        groups: &'a [&'a [u32]],
+    ) -> Result<Self, LengthError> {
+        let fits = layout.degree() == ring.degree()
+            && layout.modulus() == ring.modulus()
+            && probe.modulus() == ring.modulus()
+            && probe.degree() == ring.degree()
+            && layout.blocks() == probe.blocks()
+            && groups.iter().all(|bodies| layout.words() == bodies.len());
+        if fits { Ok(Self { kernel, layout, probe, groups }) } else { Err(LengthError) }
+    }
+
+    /// Calls `work` with each span of tiles of each few groups; every group has each of its tiles in one span.
+    ///
+    /// The probe's tile is read once for a few groups. A tile of a group is 64 KiB at J = 128 and r = 16: work enough for
+    /// a task, and small enough to share a single group among threads.
+    fn spans(&self, tiles_of_span: usize, work: impl Fn(&mut Scratch, Range<usize>, Range<usize>) + Sync) {
+        let tiles = self.layout.degree() / TILE;
+        let spans = tiles.div_ceil(tiles_of_span);
+        let groups = self.groups.len();
+        let least = 128 / (self.layout.rank() * GROUPS.min(groups).max(1) * tiles_of_span);
+        let tasks = (0..groups.div_ceil(GROUPS) * spans).into_par_iter().with_min_len(least.clamp(1, spans));
+        tasks.for_each_init(Scratch::default, |scratch, task| {
+            let (first, span) = (task / spans * GROUPS, task % spans * tiles_of_span);
+            work(scratch, first..(first + GROUPS).min(groups), span..(span + tiles_of_span).min(tiles));
+        });
+    }
+
+    /// Scans a span of tiles of a few groups; `columns` says where the sums of a pair of polynomials of a group go.
+    ///
+    /// # Safety
+    /// For each group, tile and pair the columns are good for r bodies of [`TILE`] words, and nobody else writes them.
+    unsafe fn scan(
+        &self,
+        sides: &mut Vec<[Column; 2]>,
+        groups: Range<usize>,
+        tiles: Range<usize>,
+        columns: impl Fn(usize, usize, usize) -> [Column; 2],
+    ) {
+        let words = self.layout.words() / (self.layout.degree() / TILE);
+        for tile in tiles {
+            for group in groups.clone() {
+                let next = if group + 1 < groups.end { (group + 1, tile) } else { (groups.start, tile + 1) };
+                let after = self.groups[next.0].as_ptr().wrapping_add(next.1 * words);
+                let (layout, probe, bodies) = (self.layout, self.probe, self.groups[group]);
+                sides.clear();
+                sides.extend((0..probe.pairs()).map(|pair| columns(group, tile, pair)));
+                // SAFETY: a kernel proves that the machine has its instructions; lengths were checked by `new`; the rest
+                // is the caller's.
+                unsafe { run(self.kernel, &Tile { probe, layout, bodies, tile, after }, sides) }
+            }
+        }
+    }
+}
+
+/// What a thread keeps from one task to the next.
+#[derive(Default)]
+struct Scratch {
+    sides: Vec<[Column; 2]>,
+    /// Sums that are folded when a span is through: per group, pair and body, the points of the span.
+    unfolded: Vec<u32>,
+}
+
+/// A room that tasks write disjoint parts of.
+struct Room<T>(*mut T);
+
+// SAFETY: tasks write disjoint places of it; see where it is used.
+unsafe impl<T: Send> Sync for Room<T> {}
 
 /// Σ_j v_j·b_{j,k} for every polynomial v of the probe and every body k of packed groups of one layout, transformed.
 ///
@@ -216,417 +214,150 @@ pub fn scan(
     probe: &ScanProbe,
     groups: &[&[u32]],
 ) -> Result<Vec<Vec<u32>>, LengthError> {
-    let fits = layout.degree() == ring.degree()
-        && layout.modulus() == ring.modulus()
-        && probe.modulus == ring.modulus()
-        && layout.blocks() == probe.blocks
-        && groups.iter().all(|bodies| layout.words() == bodies.len())
-        && probe.tiles.len() == probe.blocks * 2 * probe.vectors.div_ceil(2) * layout.degree();
-    if !fits {
+    let setup = Setup::new(kernel, ring, layout, probe, groups)?;
+    let (n, rank, vectors) = (layout.degree(), layout.rank(), probe.vectors());
+    let mut sums: Vec<Vec<u32>> = groups.iter().map(|_| Vec::with_capacity(vectors * rank * n)).collect();
+    let rooms: Vec<Room<u32>> = sums.iter_mut().map(|sums| Room(sums.as_mut_ptr())).collect();
+    setup.spans(1, |scratch, groups, tiles| {
+        let column = |group: usize, tile: usize, vector: usize| {
+            if vector >= vectors {
+                return Column::NONE;
+            }
+            Column { first: rooms[group].0.wrapping_add(vector * rank * n + tile * TILE), body: n, folded: false }
+        };
+        let columns = |group, tile, pair| [column(group, tile, 2 * pair), column(group, tile, 2 * pair + 1)];
+        // SAFETY: each result has room for `vectors`·r polynomials; tile t of a group alone writes their words TILE·t...
+        unsafe { setup.scan(&mut scratch.sides, groups, tiles, columns) }
+    });
+    for sums in &mut sums {
+        // SAFETY: every tile of every group was in one span, and all of its words were written for every vector and body.
+        unsafe { sums.set_len(vectors * rank * n) }
+    }
+    Ok(sums)
+}
+
+/// What [`scan_folded`] says about one group and one probe: residues as four little-endian bytes each.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FoldedSums {
+    /// Σ_j v_j·b_{j,k} for the pair's first polynomial v: r·N residues.
+    pub whole: Vec<u8>,
+    /// The same for its second one, folded by β ([`Ring::fold`]): r·N/β residues.
+    pub folded: Vec<u8>,
+}
+
+/// [`scan`] in the form in which sums leave the matcher: of every two polynomials of the probe (a^p and b^p of DESIGN 3.5),
+/// the sums of the first whole and those of the second folded by β, written once and in place. Who is done with them may hand their rooms
+/// on to the next scan ([`crate::give_back`]).
+///
+/// The result has an entry for each group, and in it one for each pair of polynomials. Uses the current rayon pool.
+///
+/// # Errors
+/// [`LengthError`] if the bodies, the probe and the layout do not fit together, if the probe has an odd number of polynomials,
+/// or if β has no folding ([`Ring::folding`]).
+pub fn scan_folded(
+    kernel: Kernel,
+    ring: &Ring,
+    layout: BodyLayout,
+    probe: &ScanProbe,
+    beta: usize,
+    groups: &[&[u32]],
+) -> Result<Vec<Vec<FoldedSums>>, LengthError> {
+    let setup = Setup::new(kernel, ring, layout, probe, groups)?;
+    ring.folding(beta).ok_or(LengthError)?;
+    let (n, rank, pairs) = (layout.degree(), layout.rank(), probe.pairs());
+    if !probe.vectors().is_multiple_of(2) {
         return Err(LengthError);
     }
-    let mut sums = vec![vec![0u32; probe.vectors * layout.rank() * layout.degree()]; groups.len()];
-    let mut jobs = Vec::with_capacity(groups.len());
-    for (bodies, sums) in groups.iter().zip(&mut sums) {
-        jobs.push(Job { probe, bodies, layout, modulus: ring.modulus(), output: Output(sums.as_mut_ptr()) });
-    }
-    // The probe's tile is read once for a few groups. A tile of a group is 64 KiB at J = 128 and r = 16: work enough for
-    // a task, and small enough to share a single group among threads.
-    let tiles = layout.degree() / TILE;
-    let chunks: Vec<&[Job<'_>]> = jobs.chunks(GROUPS).collect();
-    let least = (128 / (layout.rank() * GROUPS.min(groups.len()).max(1))).clamp(1, tiles);
-    (0..chunks.len() * tiles).into_par_iter().with_min_len(least).for_each(|task| {
-        for job in chunks[task / tiles] {
-            // SAFETY: lengths were checked above; tile t of a group alone writes the columns TILE·t.. of each of its
-            // polynomials, so no two tasks write the same word, and `sums` outlives them all.
-            unsafe { run(kernel, job, task % tiles) }
+    const WORD: usize = size_of::<u32>();
+    let (whole, folded) = (rank * n * WORD, rank * n / beta * WORD);
+    let room = || FoldedSums { whole: spare::room(whole), folded: spare::room(folded) };
+    let mut sums: Vec<Vec<FoldedSums>> = groups.iter().map(|_| (0..pairs).map(|_| room()).collect()).collect();
+    let rooms: Vec<[Room<u8>; 2]> =
+        sums.iter_mut().flatten().map(|s| [Room(s.whole.as_mut_ptr()), Room(s.folded.as_mut_ptr())]).collect();
+    // Four points are folded in registers; what is left of the folding waits in the thread's room until a span is through,
+    // which has whole cache lines and whole foldings.
+    let by_four = beta.is_multiple_of(HALF);
+    let left = if by_four { beta / HALF } else { beta };
+    let rest = ring.folding(left).ok_or(LengthError)?;
+    let tiles_of_span = (beta / TILE).max(LINE / TILE);
+    setup.spans(tiles_of_span, |scratch, groups, tiles| {
+        let first = groups.start;
+        let unfolded = if by_four { tiles.len() * TILE / HALF } else { tiles.len() * TILE };
+        if left > 1 {
+            scratch.unfolded.resize(groups.len() * pairs * rank * unfolded, 0);
+        }
+        let room = scratch.unfolded.as_mut_ptr();
+        let columns = |group: usize, tile: usize, pair: usize| {
+            let rooms = &rooms[group * pairs + pair];
+            let whole = Column { first: rooms[0].0.cast::<u32>().wrapping_add(tile * TILE), body: n, folded: false };
+            let words = if by_four { TILE / HALF } else { TILE };
+            let (first, body) = if left > 1 {
+                let place = ((group - first) * pairs + pair) * rank * unfolded + (tile - tiles.start) * words;
+                (room.wrapping_add(place), unfolded)
+            } else {
+                (rooms[1].0.cast::<u32>().wrapping_add(tile * words), n / beta)
+            };
+            [whole, Column { first, body, folded: by_four }]
+        };
+        // SAFETY: each first result has room for r polynomials, and tile t of a group alone writes their words TILE·t..; the
+        // second ones go likewise to rooms of r·N/β words or, if they are to be folded on, to the thread's own.
+        unsafe { setup.scan(&mut scratch.sides, groups.clone(), tiles.clone(), columns) }
+        if left == 1 {
+            return;
+        }
+        for (values, room) in scratch.unfolded.chunks_exact_mut(rank * unfolded).zip(&rooms[first * pairs..]) {
+            let values = ring.fold(rest, values);
+            for (body, values) in values.chunks_exact(unfolded / left).enumerate() {
+                let place = (body * n + tiles.start * TILE) / beta;
+                // SAFETY: the second result has room for r·N/β residues, and those of a span's points are its own.
+                unsafe {
+                    let to = room[1].0.cast::<u32>().wrapping_add(place);
+                    std::ptr::copy_nonoverlapping(values.as_ptr().cast::<u8>(), to.cast(), values.len() * WORD);
+                }
+            }
         }
     });
-    drop(jobs);
+    for sums in sums.iter_mut().flatten() {
+        // SAFETY: every tile of every group was in one span, which wrote its words of all bodies.
+        unsafe {
+            sums.whole.set_len(whole);
+            sums.folded.set_len(folded);
+        }
+        if cfg!(target_endian = "big") {
+            let words = [&mut sums.whole, &mut sums.folded].map(|bytes| bytes.as_chunks_mut::<WORD>().0);
+            words.into_iter().flatten().for_each(|word| word.reverse());
+        }
+    }
     Ok(sums)
 }
 
 /// # Safety
-/// `tile` is below N/TILE, the job's lengths fit its layout, and nobody else writes this tile's columns.
-unsafe fn run(kernel: Kernel, job: &Job<'_>, tile: usize) {
+/// As [`pass::one_tile`], but for the instruction sets.
+unsafe fn run(kernel: Kernel, tile: &Tile<'_>, columns: &[[Column; 2]]) {
     // SAFETY: a kernel proves that the machine has its instructions; the rest is the caller's.
     unsafe {
         match kernel.0 {
-            Set::Portable => one_tile::<Portable, Portable>(job, tile),
+            Set::Portable => pass::one_tile::<Portable, Portable>(tile, columns),
             #[cfg(target_arch = "x86_64")]
-            Set::Avx2 => one_tile_avx2(job, tile),
+            Set::Avx2 => one_tile_avx2(tile, columns),
             #[cfg(target_arch = "x86_64")]
-            Set::Avx512 => one_tile_avx512(job, tile),
+            Set::Avx512 => one_tile_avx512(tile, columns),
         }
     }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
-unsafe fn one_tile_avx2(job: &Job<'_>, tile: usize) {
+unsafe fn one_tile_avx2(tile: &Tile<'_>, columns: &[[Column; 2]]) {
     // SAFETY: the caller's, and the instruction set is enabled here.
-    unsafe { one_tile::<simd::x86::Avx2, simd::x86::Avx2>(job, tile) }
+    unsafe { pass::one_tile::<simd::x86::Avx2, simd::x86::Avx2>(tile, columns) }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,avx512f")]
-unsafe fn one_tile_avx512(job: &Job<'_>, tile: usize) {
+unsafe fn one_tile_avx512(tile: &Tile<'_>, columns: &[[Column; 2]]) {
     // SAFETY: the caller's, and the instruction sets are enabled here.
-    unsafe { one_tile::<simd::x86::Avx512, simd::x86::Avx2>(job, tile) }
-}
-
-/// Whole passes with `S`, the bodies that are left with `Rest`, whose vectors hold two.
-///
-/// # Safety
-/// As [`run`]; the instruction sets of `S` and `Rest` are enabled in the caller.
-#[inline(always)]
-unsafe fn one_tile<S: Simd, Rest: Simd>(job: &Job<'_>, tile: usize) {
-    let (layout, probe) = (job.layout, job.probe);
-    let (blocks, rank, n) = (layout.blocks(), layout.rank(), layout.degree());
-    let stored = layout.stored_blocks();
-    // SAFETY: pointers stay within the slices: tile < N/TILE, and the lengths are those of the layout (`scan`).
-    unsafe {
-        let end = Ending::<S>::new(job.modulus, blocks, layout.is_packed());
-        let rest = Ending::<Rest>::new(job.modulus, blocks, layout.is_packed());
-        let bodies = job.bodies.as_ptr().add(tile * stored * rank * TILE);
-        let whole = rank / PASS * PASS;
-        for first in (0..rank).step_by(PASS) {
-            for vector in (0..probe.vectors).step_by(2) {
-                let tiles = probe.tiles.as_ptr().add((vector * n + 2 * tile * TILE) * blocks);
-                let columns = |body: usize, half: usize| Columns {
-                    first: job.output.0.add((vector * rank + body) * n + tile * TILE + half * HALF),
-                    body: n,
-                    vector: if vector + 1 < probe.vectors { rank * n } else { 0 },
-                };
-                for half in 0..2 {
-                    let tiles = tiles.add(half * blocks * TILE);
-                    // The probe's next tile comes from a slower cache; a pass asks for its share of it.
-                    let chunks = blocks.div_ceil(TERMS);
-                    let next = tiles.wrapping_add((2 * TILE * blocks) + (first / PASS * 2 + half) * chunks * LINE);
-                    if first < whole {
-                        let bodies = bodies.add((2 * first + half * PASS) * stored * HALF);
-                        let pass = Pass { probe: tiles, bodies, blocks, next };
-                        match (S::PAIRS == 2, layout.is_packed()) {
-                            (true, false) => pass.centred::<S, 1>(&end, columns(first, half)),
-                            (true, true) => pass.packed::<S, 1>(&end, columns(first, half)),
-                            (false, false) => pass.centred::<S, 2>(&end, columns(first, half)),
-                            (false, true) => pass.packed::<S, 2>(&end, columns(first, half)),
-                        }
-                    } else if rank - whole >= 2 {
-                        let bodies = bodies.add((2 * first + half * 2) * stored * HALF);
-                        let pass = Pass { probe: tiles, bodies, blocks, next };
-                        if layout.is_packed() {
-                            pass.packed::<Rest, 1>(&rest, columns(first, half));
-                        } else {
-                            pass.centred::<Rest, 1>(&rest, columns(first, half));
-                        }
-                    }
-                }
-                if first >= whole && rank % 2 == 1 {
-                    let bodies = bodies.add((rank - 1) * stored * TILE);
-                    let pass = Pass { probe: tiles, bodies, blocks, next: tiles.wrapping_add(2 * TILE * blocks) };
-                    pass.single::<Rest>(&rest, layout.is_packed(), Columns { body: HALF, ..columns(rank - 1, 0) });
-                }
-            }
-        }
-    }
-}
-
-/// Where the sums of one pass go.
-#[derive(Clone, Copy)]
-struct Columns {
-    first: *mut u32,
-    /// Words from one body to the next.
-    body: usize,
-    /// Words from one vector to the next; 0 if there is no second one.
-    vector: usize,
-}
-
-/// Sums: per vector of bodies, per polynomial of the probe, of even and odd words.
-type Sums<S, const G: usize> = [[[<S as Simd>::V; 2]; 2]; G];
-
-/// Two polynomials of a probe and some bodies over all blocks, at half a tile.
-struct Pass {
-    probe: *const u32,
-    bodies: *const u32,
-    blocks: usize,
-    /// What is asked for meanwhile, a line per [`TERMS`] blocks.
-    next: *const u32,
-}
-
-impl Pass {
-    /// # Safety
-    /// The pointers are good for `blocks` blocks of a probe and of G vectors, `output` for the sums.
-    #[inline(always)]
-    unsafe fn centred<S: Simd, const G: usize>(&self, end: &Ending<S>, output: Columns) {
-        // SAFETY: the caller's.
-        unsafe {
-            let mut low: Sums<S, G> = [[[end.bias; 2]; 2]; G];
-            let mut high: Sums<S, G> = [[[S::splat(0); 2]; 2]; G];
-            let mut block = 0;
-            while block + TERMS <= self.blocks {
-                S::prefetch(self.next.wrapping_add(block / TERMS * LINE));
-                for term in block..block + TERMS {
-                    self.term::<S, G>(term, &mut low);
-                }
-                end.split(&mut low, &mut high);
-                block += TERMS;
-            }
-            if block < self.blocks {
-                for term in block..self.blocks {
-                    self.term::<S, G>(term, &mut low);
-                }
-                end.split(&mut low, &mut high);
-            }
-            end.write(&low, &high, output);
-        }
-    }
-
-    /// The probe's first polynomial and its second, each in the lower words of its lanes.
-    #[inline(always)]
-    unsafe fn probe_at<S: Simd>(&self, term: usize) -> [S::V; 2] {
-        // SAFETY: the caller's: `term` is below `blocks`.
-        unsafe {
-            let both = S::load_probe(self.probe.add(term * TILE));
-            [both, S::upper(both)]
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn term<S: Simd, const G: usize>(&self, term: usize, low: &mut Sums<S, G>) {
-        // SAFETY: the caller's: `term` is below `blocks`.
-        unsafe {
-            let probe = self.probe_at::<S>(term);
-            let bodies = self.bodies.add(term * G * S::PAIRS * TILE);
-            S::prefetch(bodies.wrapping_add(AHEAD));
-            for g in 0..G {
-                let even = S::load(bodies.add(g * S::PAIRS * TILE));
-                let odd = S::upper(even);
-                for side in 0..2 {
-                    low[g][side][0] = S::add(low[g][side][0], S::multiply_signed(even, probe[side]));
-                    low[g][side][1] = S::add(low[g][side][1], S::multiply_signed(odd, probe[side]));
-                }
-            }
-        }
-    }
-
-    /// As [`Pass::centred`], for packed residues: `bodies` is good for 7 runs of G vectors per eight blocks.
-    #[inline(always)]
-    unsafe fn packed<S: Simd, const G: usize>(&self, end: &Ending<S>, output: Columns) {
-        // SAFETY: the caller's; blocks are padded to a multiple of eight in the bodies, not in the probe.
-        unsafe {
-            let mut low: Sums<S, G> = [[[S::splat(0); 2]; 2]; G];
-            let mut high: Sums<S, G> = [[[S::splat(0); 2]; 2]; G];
-            let mut block = 0;
-            while block < self.blocks {
-                let until = (block + PACKED_TERMS).min(self.blocks);
-                while block < until {
-                    S::prefetch(self.next.wrapping_add(block / TERMS * LINE));
-                    let mut eighth = [S::splat(0); G];
-                    for within in 0..7 {
-                        let bodies = self.bodies.add((block / 8 * 7 + within) * G * S::PAIRS * TILE);
-                        S::prefetch(bodies.wrapping_add(AHEAD));
-                        let mut values = [S::splat(0); G];
-                        for g in 0..G {
-                            let words = S::load(bodies.add(g * S::PAIRS * TILE));
-                            values[g] = S::and(words, end.residue);
-                            eighth[g] = S::or(S::words_up_4(eighth[g]), S::words_down_28(words));
-                        }
-                        if block + within < until {
-                            self.packed_term::<S, G>(block + within, &values, &mut low);
-                        }
-                    }
-                    if block + 7 < until {
-                        self.packed_term::<S, G>(block + 7, &eighth, &mut low);
-                    }
-                    block += 8;
-                }
-                end.split_packed(&mut low, &mut high);
-            }
-            end.write(&low, &high, output);
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn packed_term<S: Simd, const G: usize>(&self, term: usize, values: &[S::V; G], low: &mut Sums<S, G>) {
-        // SAFETY: the caller's: `term` is below `blocks`.
-        unsafe {
-            let probe = self.probe_at::<S>(term);
-            for g in 0..G {
-                let (even, odd) = (values[g], S::upper(values[g]));
-                for side in 0..2 {
-                    low[g][side][0] = S::add(low[g][side][0], S::multiply(even, probe[side]));
-                    low[g][side][1] = S::add(low[g][side][1], S::multiply(odd, probe[side]));
-                }
-            }
-        }
-    }
-
-    /// A body without a partner: its vector has the points of the tile's first half in the even words and those of the
-    /// second half in the odd ones. `probe` is that of the first half.
-    #[inline(always)]
-    unsafe fn single<S: Simd>(&self, end: &Ending<S>, packed: bool, output: Columns) {
-        // SAFETY: the caller's.
-        unsafe {
-            let second = Pass { probe: self.probe.add(self.blocks * TILE), ..*self };
-            let start = if packed { S::splat(0) } else { end.bias };
-            let mut low: Sums<S, 1> = [[[start; 2]; 2]];
-            let mut high: Sums<S, 1> = [[[S::splat(0); 2]; 2]];
-            let mut eighth = S::splat(0);
-            for term in 0..self.blocks {
-                let words = if !packed {
-                    S::load(self.bodies.add(term * TILE))
-                } else if term % 8 < 7 {
-                    let words = S::load(self.bodies.add((term / 8 * 7 + term % 8) * TILE));
-                    eighth = S::or(S::words_up_4(eighth), S::words_down_28(words));
-                    S::and(words, end.residue)
-                } else {
-                    // Seven shifts have pushed the eighth of the last eight out.
-                    S::and(eighth, end.residue)
-                };
-                for (odd, (pass, words)) in [(self, words), (&second, S::upper(words))].into_iter().enumerate() {
-                    let probe = pass.probe_at::<S>(term);
-                    for side in 0..2 {
-                        let product = if packed {
-                            S::multiply(words, probe[side])
-                        } else {
-                            S::multiply_signed(words, probe[side])
-                        };
-                        low[0][side][odd] = S::add(low[0][side][odd], product);
-                    }
-                }
-                let last = term + 1 == self.blocks;
-                if packed && (last || (term + 1) % PACKED_TERMS == 0) {
-                    end.split_packed(&mut low, &mut high);
-                } else if !packed && (last || (term + 1) % TERMS == 0) {
-                    end.split(&mut low, &mut high);
-                }
-            }
-            end.write(&low, &high, output);
-        }
-    }
-}
-
-/// Splitting and reducing sums.
-struct Ending<S: Simd> {
-    /// 2^32 − 1.
-    lower: S::V,
-    /// 2^63.
-    bias: S::V,
-    /// 2^28 − 1, twice.
-    residue: S::V,
-    /// q in both halves.
-    modulus: S::V,
-    /// −q^−1 modulo 2^32.
-    inverse: S::V,
-    /// A multiple of q that makes upper sums positive, less what the bias has added to them.
-    correction: S::V,
-}
-
-impl<S: Simd> Ending<S> {
-    #[inline(always)]
-    unsafe fn new(modulus: u32, blocks: usize, packed: bool) -> Self {
-        let splits = blocks.div_ceil(TERMS) as u64;
-        let q = u64::from(modulus);
-        let biased = splits << 31;
-        // Centred: |Σ upper| < 2^31 per split, so the next multiple of q above makes it positive.
-        let correction = if packed { 0 } else { biased.div_ceil(q) * q };
-        let correction = if packed { 0 } else { correction.wrapping_sub(biased) };
-        // SAFETY: the caller's.
-        unsafe {
-            Self {
-                lower: S::splat(0xffff_ffff),
-                bias: S::splat(1 << 63),
-                residue: S::splat(0x0fff_ffff_0fff_ffff),
-                modulus: S::splat(q | q << 32),
-                inverse: S::splat(u64::from(negated_inverse(modulus))),
-                correction: S::splat(correction),
-            }
-        }
-    }
-
-    /// Moves the upper halves of biased sums away.
-    #[inline(always)]
-    unsafe fn split<const G: usize>(&self, low: &mut Sums<S, G>, high: &mut Sums<S, G>) {
-        for body in 0..G {
-            for vector in 0..2 {
-                for half in 0..2 {
-                    // SAFETY: the caller's.
-                    unsafe {
-                        high[body][vector][half] = S::add(high[body][vector][half], S::upper(low[body][vector][half]));
-                        low[body][vector][half] = S::join(low[body][vector][half], self.bias);
-                    }
-                }
-            }
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn split_packed<const G: usize>(&self, low: &mut Sums<S, G>, high: &mut Sums<S, G>) {
-        for body in 0..G {
-            for vector in 0..2 {
-                for half in 0..2 {
-                    // SAFETY: the caller's.
-                    unsafe {
-                        high[body][vector][half] = S::add(high[body][vector][half], S::upper(low[body][vector][half]));
-                        low[body][vector][half] = S::and(low[body][vector][half], self.lower);
-                    }
-                }
-            }
-        }
-    }
-
-    /// Reduces sums that have just been split, and writes them.
-    #[inline(always)]
-    unsafe fn write<const G: usize>(&self, low: &Sums<S, G>, high: &Sums<S, G>, output: Columns) {
-        for g in 0..G {
-            for vector in 0..2 {
-                if vector == 1 && output.vector == 0 {
-                    continue;
-                }
-                let (low, high) = (&low[g][vector], &high[g][vector]);
-                // SAFETY: the caller's.
-                unsafe {
-                    let even = self.reduce(low[0], high[0]);
-                    let odd = self.reduce(low[1], high[1]);
-                    let both = S::or(even, S::raise(odd));
-                    // Below 2q: the smaller of x and x − q, which wraps for x < q.
-                    let reduced = S::smaller_words(both, S::subtract_words(both, self.modulus));
-                    S::store(
-                        output.first.add(g * S::PAIRS * 2 * output.body + vector * output.vector),
-                        output.body,
-                        reduced,
-                    );
-                }
-            }
-        }
-    }
-
-    /// (high·2^32 + low)·2^−64 modulo q, below 2q: two Montgomery steps.
-    #[inline(always)]
-    unsafe fn reduce(&self, low: S::V, high: S::V) -> S::V {
-        // SAFETY: the caller's.
-        unsafe {
-            let high = S::add(high, self.correction);
-            let first = S::add(high, self.carried(S::and(low, self.lower)));
-            S::add(S::upper(first), self.carried(S::and(first, self.lower)))
-        }
-    }
-
-    /// For x < 2^32: (x + m·q)/2^32 with the m < 2^32 that makes it whole.
-    #[inline(always)]
-    unsafe fn carried(&self, x: S::V) -> S::V {
-        // SAFETY: the caller's.
-        unsafe {
-            let m = S::multiply(x, self.inverse);
-            S::upper(S::add(x, S::multiply(m, self.modulus)))
-        }
-    }
-}
-
-/// −q^−1 modulo 2^32 of an odd q, by Newton's iteration.
-fn negated_inverse(q: u32) -> u32 {
-    (0..5).fold(q, |x, _| x.wrapping_mul(2u32.wrapping_sub(q.wrapping_mul(x)))).wrapping_neg()
+    unsafe { pass::one_tile::<simd::x86::Avx512, simd::x86::Avx2>(tile, columns) }
 }
 
 /// [`scan`] on bodies in their natural order (body (j, k) at (j·r + k)·N), without any trick: what every kernel is

@@ -1,7 +1,10 @@
 //! One suite for every instruction set, against the reference, on random and extreme residues.
 
+use super::eights::MOST_BLOCKS;
+use super::pass::{PACKED_TERMS, TERMS};
 use super::*;
 use crate::tests_support::{Lcg, Q};
+use crate::to_bytes;
 
 const SMALL: u32 = 268_369_921;
 
@@ -30,7 +33,7 @@ fn compare(kernel: Kernel, q: u32, blocks: usize, rank: usize, count: usize, kin
     let vectors: Vec<&[u32]> = vectors.iter().map(Vec::as_slice).collect();
     let layout = BodyLayout::new(n, q, blocks, rank).unwrap();
     let arranged = layout.arrange(&bodies).unwrap();
-    let probe = ScanProbe::new(&ring, &vectors).unwrap();
+    let probe = ScanProbe::with(kernel, &ring, &vectors).unwrap();
     let sums = scan(kernel, &ring, layout, &probe, &[&arranged]).unwrap();
     let expected = scan_reference(&ring, rank, &vectors, &bodies).unwrap();
     assert_eq!(sums[0], expected, "{} q={q} J={blocks} r={rank} {count} vectors, kinds {kinds:?}", kernel.name());
@@ -101,9 +104,69 @@ fn the_reference_is_the_sum_of_products() {
 fn the_bounds_of_the_lazy_sums_hold_for_every_modulus() {
     // The largest odd q below 2^31, and the largest below 2^28.
     let half = u128::from((1u32 << 31) - 1) / 2;
-    assert!(TERMS as u128 * half * half + (1 << 32) < 1 << 63);
+    assert!(TERMS as u128 * half * half < 1 << 63);
+    // The rests of so many additions fill 64 bits at most, and their upper bits 32.
+    let additions = (MOST_BLOCKS / TERMS) as u128;
+    assert!(additions << 48 <= 1 << 64 && additions << 15 <= 1 << 31);
+    // Products are below 2^60. What two Montgomery steps leave of the upper sums with their correction is below the least
+    // modulus of centred residues, 2^28, so that the result is below 2q.
+    assert!(half * half < 1 << 60 && (2 * MOST_BLOCKS as u128) << 28 >> 32 < 1 << 28);
     let packed = u128::from((1u32 << 28) - 1);
     assert!(PACKED_TERMS as u128 * packed * packed + (1 << 32) < 1 << 64);
+}
+
+/// For widths that fold within half a tile, within a tile and over several, several probes, and more groups than share a task.
+#[test]
+fn folded_sums_are_the_sums_folded() {
+    let mut lcg = Lcg(17);
+    for kernel in Kernel::available() {
+        for (degree, beta) in [(64, 1), (64, 2), (64, 4), (64, 8), (64, 16), (256, 64), (32, 32)] {
+            for (q, blocks, rank, pairs, groups) in
+                [(Q, 9, 5, 1, 1), (Q, 16, 4, 3, 5), (SMALL, 9, 7, 2, 2), (Q, 1, 1, 1, 3)]
+            {
+                let ring = Ring::new(degree, q).unwrap();
+                let layout = BodyLayout::new(degree, q, blocks, rank).unwrap();
+                let bodies: Vec<Vec<u32>> =
+                    (0..groups).map(|_| residues(&mut lcg, q, blocks * rank * degree, 5)).collect();
+                let vectors: Vec<Vec<u32>> =
+                    (0..2 * pairs).map(|_| residues(&mut lcg, q, blocks * degree, 5)).collect();
+                let vectors: Vec<&[u32]> = vectors.iter().map(Vec::as_slice).collect();
+                let probe = ScanProbe::new(&ring, &vectors).unwrap();
+                let arranged: Vec<Vec<u32>> = bodies.iter().map(|b| layout.arrange(b).unwrap()).collect();
+                let arranged: Vec<&[u32]> = arranged.iter().map(Vec::as_slice).collect();
+                let found = scan_folded(kernel, &ring, layout, &probe, beta, &arranged).unwrap();
+                assert_eq!(found.len(), groups);
+                for (found, bodies) in found.iter().zip(&bodies) {
+                    let sums = scan_reference(&ring, rank, &vectors, bodies).unwrap();
+                    let expected = sums.chunks_exact(2 * rank * degree).map(|pair| {
+                        let (whole, folded) = pair.split_at(rank * degree);
+                        let mut folded = folded.to_vec();
+                        let folded = ring.fold(ring.folding(beta).unwrap(), &mut folded);
+                        FoldedSums { whole: to_bytes(whole), folded: to_bytes(folded) }
+                    });
+                    let expected: Vec<FoldedSums> = expected.collect();
+                    assert_eq!(found, &expected, "{} q={q} N={degree} β={beta} r={rank}", kernel.name());
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn foldings_that_do_not_exist_and_half_pairs_are_refused() {
+    let ring = Ring::new(64, Q).unwrap();
+    let layout = BodyLayout::new(64, Q, 2, 2).unwrap();
+    let (vector, bodies) = (vec![1u32; 128], vec![1u32; 256]);
+    let kernel = Kernel::detect();
+    let pair = ScanProbe::new(&ring, &[&vector, &vector]).unwrap();
+    let fold = |probe: &ScanProbe, beta: usize, bodies: &[u32]| {
+        scan_folded(kernel, &ring, layout, probe, beta, &[bodies]).map(|sums| sums.len())
+    };
+    assert_eq!(fold(&pair, 4, &bodies), Ok(1));
+    assert_eq!(fold(&pair, 3, &bodies), Err(LengthError));
+    assert_eq!(fold(&pair, 128, &bodies), Err(LengthError));
+    assert_eq!(fold(&pair, 4, &bodies[1..]), Err(LengthError));
+    assert_eq!(fold(&ScanProbe::new(&ring, &[&vector]).unwrap(), 4, &bodies), Err(LengthError));
 }
 
 #[test]
@@ -142,4 +205,6 @@ fn lengths_that_do_not_fit_are_refused() {
     assert!(ScanProbe::new(&ring, &[&vector[..100]]).is_err());
     assert!(BodyLayout::new(20, Q, 1, 1).is_err());
     assert!(BodyLayout::new(64, Q, 0, 1).is_err());
+    assert!(BodyLayout::new(64, Q, MOST_BLOCKS, 1).is_ok());
+    assert!(BodyLayout::new(64, Q, MOST_BLOCKS + 1, 1).is_err());
 }
