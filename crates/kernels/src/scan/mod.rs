@@ -4,7 +4,7 @@
 //! **Order of the bodies.** A scan reads its index once, from front to back ([`BodyLayout`]): tile after tile of
 //! [`TILE`] points, within a tile pass after pass of four bodies, within a pass half a tile after the other, then block after
 //! block. A cache line has four points of four bodies, two bodies side by side in each 64-bit lane; the two
-//! polynomials of a probe lie side by side likewise. So sums stay in registers for a whole pass, one line of the index and
+//! polynomials of a probe lie side by side likewise. So sums of eight blocks stay in registers, one line of the index and
 //! half a line of the probe serve eight products, the probe's tile (8 KiB at J = 128) stays in the first-level cache,
 //! and memory sees a single stream.
 //!
