@@ -4,17 +4,19 @@
 //! **Order of the bodies.** A scan reads its index once, from front to back ([`BodyLayout`]): tile after tile of
 //! [`TILE`] points, within a tile pass after pass of four bodies, within a pass half a tile after the other, then block after
 //! block. A cache line has four points of four bodies, two bodies side by side in each 64-bit lane; the two
-//! polynomials of a probe lie side by side likewise. So sums stay in registers for a whole pass, one line of the index and
+//! polynomials of a probe lie side by side likewise. So sums of eight blocks stay in registers, one line of the index and
 //! half a line of the probe serve eight products, the probe's tile (8 KiB at J = 128) stays in the first-level cache,
 //! and memory sees a single stream.
 //!
-//! **Numbers.** Residues modulo q < 2^31 lie centred, |x| ≤ (q−1)/2, so that a product is a signed one of 60 bits and
-//! eight of them fit beside a rest of 32 bits: 8·((q−1)/2)² + 2^32 < 2^63 for every admissible q, adversarial
-//! residues included. After eight terms a 64-bit sum is split into its upper and lower half; upper halves are
-//! added up apart. A lane begins at 2^63, so the split needs no arithmetic shift. Below 2^28, residues are not centred and
+//! **Numbers.** Residues modulo q < 2^31 lie centred, |x| ≤ (q−1)/2, so that a product is a signed one below 2^60 and
+//! eight of them fit a signed 64-bit sum: 8·((q−1)/2)² < 2^63 for every admissible q, adversarial residues included. Such
+//! sums are added up modulo 2^64, and their upper bits beside them ([`eights`]). Below 2^28, residues are not centred and
 //! eight take the room of seven: the upper four bits of seven words hold the eighth. Products are below 2^56 and
 //! 128 of them are added without a split. The sums' reduction is two Montgomery steps; a probe is multiplied by
 //! 2^64 beforehand, so that nothing else is to be done.
+//!
+//! **Results.** [`scan`] leaves sums as polynomials; [`scan_folded`] writes them as they travel, once: four points of a
+//! folded sum are added up in registers, and rooms of results are used again ([`crate::give_back`]).
 //!
 //! **Instruction sets.** One generic function over [`simd::Simd`] is compiled for AVX-512, AVX2 and plain Rust; a
 //! [`Kernel`] is the proof that the machine has what it names. All are compared with `scan_reference`.

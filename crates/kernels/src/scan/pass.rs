@@ -112,7 +112,12 @@ pub(super) unsafe fn one_tile<S: Simd, Rest: Simd>(job: &Tile<'_>, columns: &[[C
                 let pass = Pass { probe: polynomials, bodies, blocks, next, ahead, until, after: job.after };
                 // The vector's second half is that of the points: it lies behind the first.
                 let halves = |column: Column| Column { body: column.words_of_half(), ..column.at(rank - 1, 0) };
-                pass.single::<Rest>(&rest, probe.stride(), layout.is_packed(), [halves(sides[0]), halves(sides[1])]);
+                let sides = [halves(sides[0]), halves(sides[1])];
+                if layout.is_packed() {
+                    pass.single_packed::<Rest>(&rest, probe.stride(), sides);
+                } else {
+                    pass.single::<Rest>(&rest, probe.stride(), sides);
+                }
             }
         }
     }
@@ -270,14 +275,7 @@ impl Pass {
                 }
                 end.split_packed(&mut low, &mut high);
             }
-            for g in 0..G {
-                for side in 0..2 {
-                    if !output[side].first.is_null() {
-                        let (low, high) = (low[g][side], high[g][side]);
-                        end.write([low[0], high[0]], [low[1], high[1]], output[side].at(g * S::PAIRS * 2, 0));
-                    }
-                }
-            }
+            end.write_packed(&low, &high, output);
         }
     }
 
@@ -303,19 +301,44 @@ impl Pass {
 
     /// A body without a partner: its vector has the points of the tile's first half in the even words and those of the
     /// second half in the odd ones. `probe` is that of the first half, and the second is `stride` words behind.
+    ///
+    /// # Safety
+    /// As [`Pass::centred`], `output` is good for the sums, and residues are centred.
     #[inline(always)]
-    unsafe fn single<S: Simd>(&self, end: &Ending<S>, stride: usize, packed: bool, output: [Column; 2]) {
+    unsafe fn single<S: Simd>(&self, end: &Ending<S>, stride: usize, output: [Column; 2]) {
         // SAFETY: the caller's.
         unsafe {
-            let second = self.probe.add(stride);
             let mut sums = Sums::<S::V, 1>::zero(end.zero);
+            for first in (0..self.blocks).step_by(TERMS) {
+                S::prefetch(self.bodies.wrapping_add(first * TILE + AHEAD));
+                let mut low = [[[end.zero; 2]; 2]];
+                for term in first..(first + TERMS).min(self.blocks) {
+                    let even = S::load(self.bodies.add(term * TILE));
+                    let words = [even, S::upper(even)];
+                    for odd in 0..2 {
+                        let probe = probe_at::<S>(self.probe.add(odd * stride + term * TILE));
+                        for side in 0..2 {
+                            let product = S::multiply_signed(words[odd], probe[side]);
+                            low[0][side][odd] = S::add(low[0][side][odd], product);
+                        }
+                    }
+                }
+                sums.take::<S>(&low);
+            }
+            end.write_sums(&sums, output);
+        }
+    }
+
+    /// As [`Pass::single`], for packed residues.
+    #[inline(always)]
+    unsafe fn single_packed<S: Simd>(&self, end: &Ending<S>, stride: usize, output: [Column; 2]) {
+        // SAFETY: the caller's.
+        unsafe {
             let mut low = [[[end.zero; 2]; 2]];
             let mut high = [[[end.zero; 2]; 2]];
             let mut eighth = end.zero;
             for term in 0..self.blocks {
-                let words = if !packed {
-                    S::load(self.bodies.add(term * TILE))
-                } else if term % 8 < 7 {
+                let words = if term % 8 < 7 {
                     let words = S::load(self.bodies.add((term / 8 * 7 + term % 8) * TILE));
                     eighth = S::or(S::words_up_4(eighth), S::words_down_28(words));
                     S::and(words, end.residue)
@@ -323,33 +346,17 @@ impl Pass {
                     // Seven shifts have pushed the eighth of the last eight out.
                     S::and(eighth, end.residue)
                 };
-                for (odd, (probe, words)) in [(self.probe, words), (second, S::upper(words))].into_iter().enumerate() {
-                    let probe = probe_at::<S>(probe.add(term * TILE));
+                for (odd, words) in [words, S::upper(words)].into_iter().enumerate() {
+                    let probe = probe_at::<S>(self.probe.add(odd * stride + term * TILE));
                     for side in 0..2 {
-                        let product = if packed {
-                            S::multiply(words, probe[side])
-                        } else {
-                            S::multiply_signed(words, probe[side])
-                        };
-                        low[0][side][odd] = S::add(low[0][side][odd], product);
+                        low[0][side][odd] = S::add(low[0][side][odd], S::multiply(words, probe[side]));
                     }
                 }
-                let last = term + 1 == self.blocks;
-                if packed && (last || (term + 1) % PACKED_TERMS == 0) {
+                if term + 1 == self.blocks || (term + 1) % PACKED_TERMS == 0 {
                     end.split_packed(&mut low, &mut high);
-                } else if !packed && (last || (term + 1) % TERMS == 0) {
-                    sums.take::<S>(&low);
-                    low = [[[end.zero; 2]; 2]];
                 }
             }
-            for side in 0..2 {
-                if !output[side].first.is_null() {
-                    let split = |odd: usize| {
-                        if packed { [low[0][side][odd], high[0][side][odd]] } else { sums.split::<S>(0, side, odd) }
-                    };
-                    end.write(split(0), split(1), output[side]);
-                }
-            }
+            end.write_packed(&low, &high, output);
         }
     }
 }
@@ -438,6 +445,7 @@ impl<S: Simd> Ending<S> {
         }
     }
 
+    /// Reduces and writes the sums of a pass.
     #[inline(always)]
     unsafe fn write_sums<const G: usize>(&self, sums: &Sums<S::V, G>, output: [Column; 2]) {
         for g in 0..G {
@@ -448,6 +456,25 @@ impl<S: Simd> Ending<S> {
                         let (even, odd) = (sums.split::<S>(g, side, 0), sums.split::<S>(g, side, 1));
                         self.write(even, odd, output[side].at(g * S::PAIRS * 2, 0));
                     }
+                }
+            }
+        }
+    }
+
+    /// The same for sums that were split.
+    #[inline(always)]
+    unsafe fn write_packed<const G: usize>(
+        &self,
+        low: &[[[S::V; 2]; 2]; G],
+        high: &[[[S::V; 2]; 2]; G],
+        output: [Column; 2],
+    ) {
+        for g in 0..G {
+            for side in 0..2 {
+                if !output[side].first.is_null() {
+                    let (low, high) = (low[g][side], high[g][side]);
+                    // SAFETY: the caller's.
+                    unsafe { self.write([low[0], high[0]], [low[1], high[1]], output[side].at(g * S::PAIRS * 2, 0)) }
                 }
             }
         }
