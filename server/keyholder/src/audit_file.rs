@@ -188,7 +188,7 @@ fn segments(folder: &Path) -> Result<Vec<(u64, PathBuf)>, AuditError> {
 
 /// How reading a segment goes on.
 enum Step {
-    Entry(AuditEntry),
+    Entry(Box<AuditEntry>),
     /// The segment ends after a whole entry.
     End,
     /// It ends within one, or in zeros.
@@ -274,7 +274,7 @@ impl Segment {
         self.offset += (HEADER_BYTES + bytes.len()) as u64;
         self.next += 1;
         self.previous = Some(entry.clone());
-        Ok(Step::Entry(entry))
+        Ok(Step::Entry(Box::new(entry)))
     }
 
     /// Reads to the end. Says how many bytes are unfinished.
@@ -322,7 +322,7 @@ impl Entries {
             };
             match segment.step()? {
                 Step::Entry(entry) if entry.sequence >= self.end => return Ok(None),
-                Step::Entry(entry) if entry.sequence >= self.from => return Ok(Some(entry)),
+                Step::Entry(entry) if entry.sequence >= self.from => return Ok(Some(*entry)),
                 Step::Entry(_) => {}
                 Step::End => match self.left.pop() {
                     None => return Ok(None),
