@@ -75,7 +75,8 @@ impl DiskStorage {
     }
 
     /// As [`DiskStorage::open`]; at most `index_memory` bytes of the packed index are held in memory of the process's own,
-    /// in huge pages where the system grants them. What is beyond is read through memory maps, more slowly.
+    /// in huge pages where the system grants them. What is beyond is read through memory maps, more slowly. Cold segments are
+    /// held only if the whole index fits when they are read.
     ///
     /// # Errors
     /// As [`DiskStorage::open`].

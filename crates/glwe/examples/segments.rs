@@ -27,6 +27,7 @@ fn group(number: u64, hot: Option<usize>) -> Result<PackedGroup, Box<dyn Error>>
     Ok(PackedGroup { group: GroupId(number), revision: Revision(0), epoch: Epoch(0), layout, bodies, cold })
 }
 
+#[expect(clippy::print_stdout, reason = "the report")]
 fn main() -> Result<(), Box<dyn Error>> {
     let numbers = std::env::args().skip(1).map(|n| n.parse()).collect::<Result<Vec<usize>, _>>()?;
     let get = |place: usize, otherwise: usize| numbers.get(place).copied().unwrap_or(otherwise);

@@ -3,8 +3,8 @@
 use veilmatch_cli::local::Role;
 use veilmatch_cli::synthetic;
 use veilmatch_domain::{
-    CollectionDescription, CollectionId, Dimension, Embedding, Explain as _, Outcome, Party, Policy, Preselection,
-    PreselectionRules, Status, SubjectId, Threshold,
+    CollectionDescription, CollectionId, Dimension, Embedding, Outcome, Party, Policy, Preselection, PreselectionRules,
+    Status, SubjectId, Threshold,
 };
 use veilmatch_sdk::{Ask, Collection};
 use veilmatch_sealed::Administration;
