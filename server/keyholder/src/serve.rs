@@ -315,7 +315,11 @@ impl Server {
         });
         let (deadlines, limits, results) = (config.deadlines, config.limits, events.downgrade());
         let setup = Setup { origin, deadlines, limits, query_pool, bulk_pool, results, overview: shown };
+        let mut first = shared.overview.clone();
         let ended = core::start(setup, awake, receiver);
+        // Until the task has shown where it stands, calls would be refused because the holder is starting. If it ends at once,
+        // `serve` says why.
+        let _ = first.changed().await;
         Ok(Self { security, incoming, shared, peers, ended, tasks })
     }
 

@@ -275,7 +275,9 @@ mod tests {
             broken("# hot_dimensions = 192", "hot_dimensions = 0").contains("`index.hot_dimensions`: must be 1 to")
         );
         assert!(broken("# faces = 128", "faces = 1025").contains("`index.collections.faces`: must be 0 to 1024"));
-        assert!(broken("# faces = 128", "\"a b\" = 128").contains("a b"));
+        assert!(
+            broken("# faces = 128", "\"a b\" = 128").contains("line 56: the collection id contains the character ' '")
+        );
         assert!(broken("11qYAY", "11qYA!").contains("`administrators[0]`"));
         let plain = SAMPLE.replacen("# plaintext = true", "plaintext = true", 1);
         assert!(Config::parse(&plain, Path::new("")).unwrap_err().to_string().contains("`tls`: is given together"));
