@@ -2,7 +2,8 @@
 //!
 //! What is opened, and when: first whether the probe is a unit vector; then, only at a holder that has seen "fits" and whose
 //! digest of everything that the answer depends on is that of both peers, the decision. A session gives one decision and its
-//! secrets die with it. A query with a preselection opens a coarse stage first, under the same conditions: see `preselection`. What does not depend on each other runs side by side:
+//! secrets die with it. A query with a preselection opens a coarse stage first, under the same conditions: see
+//! `preselection`. What does not depend on each other runs side by side:
 //!
 //! - The norm check runs beside recrypt, scan and comparison. Up to an opening, all that a holder receives of the comparison
 //!   is masked by a seed that it does not have, so it may be computed for a probe that does not fit; the matcher gets a

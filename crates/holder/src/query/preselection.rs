@@ -111,7 +111,8 @@ impl Query {
 /// The lanes of the groups at these places.
 fn chosen_lanes(scope: &Arc<Scope>, places: &[usize], lanes: &Secret<Vec<u32>>) -> Secret<Vec<u32>> {
     let mut rest = lanes.expose().as_slice();
-    let mut chosen = Secret::new(Vec::new());
+    // Room for all of them: a vector that grows leaves copies behind that nobody wipes.
+    let mut chosen = Secret::new(Vec::with_capacity(rest.len()));
     for (place, served) in scope.groups.iter().enumerate() {
         let (own, others) = rest.split_at(served.slots.len().min(rest.len()));
         rest = others;
