@@ -300,14 +300,12 @@ impl Admission {
         if !matches!(self.phase, Phase::AwaitingCommit) {
             return Err(HolderError::OutOfTurn(session));
         }
-        let mut templates = 0;
-        for item in self.items.drain(..) {
-            if let (Ok(()), Some(c)) = (item.verdict, item.candidate) {
-                state.registry.use_nonce(Signer::Client(c.client), c.nonce, c.expires, state.now);
-                state.registry.collection_mut(&self.collection)?.admit(&self.collection, c.subject, c.digest);
-                templates += 1;
-            }
-        }
+        let accepted = self.items.drain(..).filter(|item| item.verdict.is_ok()).filter_map(|item| item.candidate);
+        let (nonces, admitted): (Vec<_>, Vec<_>) =
+            accepted.map(|c| ((Signer::Client(c.client), c.nonce, c.expires), (c.subject, c.digest))).unzip();
+        let templates = admitted.len() as u32;
+        state.registry.use_nonces(session, nonces, state.now);
+        state.registry.collection_mut(&self.collection)?.admit(&self.collection, session, admitted);
         state.log(session, AuditEvent::Admitted { collection: self.collection.clone(), templates });
         self.release(state, session);
         state.tell_matcher(&FromHolder::Committed { session })

@@ -37,6 +37,7 @@ mod keys;
 mod ledger;
 mod masks;
 mod memory;
+mod nonces;
 mod query;
 mod record;
 mod recrypt;

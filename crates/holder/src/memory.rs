@@ -138,6 +138,7 @@ impl Holder {
                 .remember(&key, value.expose(), &mut saved_ledger)
                 .map_err(|_| RestoreError::Malformed { kind: key.kind() })?;
         }
+        holder.state.registry.settle();
         holder.committed.make_contiguous().sort_unstable();
         holder.state.current = holder.state.epochs.keys().next_back().copied();
         let head = match saved_ledger {
@@ -250,8 +251,10 @@ mod tests {
         let subject = |i: usize| SubjectId::new(format!("subject-{i}")).unwrap();
         let layout = Layout::new(4, 16).unwrap();
         let vector = vec![1u32; layout.blocks(dimension) * GLWE_2048_V1.degree];
-        for i in 0..subjects {
-            registry.collection_mut(&collection).unwrap().admit(&collection, subject(i), digest(i));
+        for from in (0..subjects).step_by(128) {
+            let session = veilmatch_domain::SessionId(digest(from).0);
+            let templates = (from..subjects.min(from + 128)).map(|i| (subject(i), digest(i))).collect();
+            registry.collection_mut(&collection).unwrap().admit(&collection, session, templates);
         }
         for (number, from) in (0..subjects).step_by(per_group).enumerate() {
             let member = |(slot, i)| RegisteredMember { slot, subject: subject(i), digest: digest(i) };
@@ -295,6 +298,30 @@ mod tests {
         println!("{count} records of {} MB restored in {took:?}", bytes >> 20);
         assert_eq!(holder.view(&CollectionId::new("staff").unwrap()), view);
         assert!(took.as_secs() < 3, "{took:?}");
+    }
+
+    /// The record of an admission still names a template that was erased; the tombstone takes it out, wherever it is read.
+    #[test]
+    fn what_was_erased_is_not_read_back_and_what_was_enrolled_again_is() {
+        let mut holder = Holder::with_fresh_keys(Party::K0, GLWE_2048_V1, os_entropy());
+        let id = CollectionId::new("staff").unwrap();
+        let mut saved = holder.set_policy(id.clone(), Policy::standard(Dimension::new(16).unwrap())).unwrap().save;
+        let [ann, bob] = ["ann", "bob"].map(|name| SubjectId::new(name).unwrap());
+        let session = |i| veilmatch_domain::SessionId(digest(i).0);
+        let record = holder.state.registry.collection_mut(&id).unwrap();
+        record.admit(&id, session(1), vec![(ann.clone(), digest(1)), (bob.clone(), digest(2))]);
+        record.erase(&id, &ann, Digest([1; 32]), veilmatch_domain::Timestamp(1)).unwrap();
+        record.admit(&id, session(2), vec![(ann.clone(), digest(3))]);
+        record.erase(&id, &bob, Digest([2; 32]), veilmatch_domain::Timestamp(1)).unwrap();
+        saved.append(&mut holder.reaction(None).save);
+        let stored = || saved.iter().filter_map(|r| Some((r.key.clone(), r.value.as_ref()?.duplicate())));
+        for records in [stored().collect::<Stored>(), stored().rev().collect()] {
+            let holder = restore(records, Vec::new()).unwrap();
+            let record = holder.state.registry.collection(&id).unwrap();
+            assert_eq!(record.template_of(&ann), Some(&digest(3)));
+            assert_eq!(record.template_of(&bob), None);
+            assert!(record.is_tombstoned(&digest(1)) && record.is_tombstoned(&digest(2)));
+        }
     }
 
     #[test]

@@ -2,8 +2,8 @@
 //!
 //! A holder does no IO. Every change of its memory leaves it as [`Record`]s in a
 //! [`Reaction`](crate::Reaction); the driver writes them, all or none, before it sends anything of that reaction. After
-//! a restart the holder is made again from the records that are there. A record is one natural unit (a client, an admitted
-//! subject, a group), so that a change writes few and small ones.
+//! a restart the holder is made again from the records that are there. A record is one natural unit (a client, the templates
+//! of one admission, a group), so that a change writes few and small ones.
 
 use borsh::{BorshDeserialize, BorshSerialize};
 
@@ -21,7 +21,7 @@ pub struct Record {
 }
 
 /// Who signed a nonce.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, BorshSerialize, BorshDeserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, BorshSerialize, BorshDeserialize)]
 pub(crate) enum Signer {
     Client(ClientId),
     /// By its verifying key.
@@ -35,7 +35,7 @@ pub(crate) enum Key {
     Client(ClientId),
     /// Its policy.
     Collection(CollectionId),
-    /// Digest of the admitted template.
+    /// Digest of the admitted template: how a restored holder gets them, one by one.
     Admitted(CollectionId, SubjectId),
     /// Nothing: the digest was erased.
     Tombstone(CollectionId, TemplateDigest),
@@ -73,6 +73,10 @@ pub(crate) enum Key {
     Restored,
     /// At a restored holder: the highest revision of a group that a label was used for.
     UsedLabel(CollectionId, GroupId),
+    /// Subjects and digests of templates that a session admitted. It stays when one of them is erased: the tombstone counts.
+    AdmittedBy(CollectionId, SessionId),
+    /// The nonces of those templates' requests, and when the last of them expires.
+    NoncesOf(SessionId),
 }
 
 impl Key {
@@ -81,13 +85,13 @@ impl Key {
         match self {
             Key::Client(_) => "client",
             Key::Collection(_) => "collection",
-            Key::Admitted(..) => "admitted subject",
+            Key::Admitted(..) | Key::AdmittedBy(..) => "admitted subject",
             Key::Tombstone(..) => "tombstone",
             Key::Erased(..) => "erasure",
             Key::Group(..) => "group",
             Key::Revoked(..) => "revoked revision",
             Key::Label(..) => "label",
-            Key::Nonce(..) => "nonce",
+            Key::Nonce(..) | Key::NoncesOf(_) => "nonce",
             Key::Committed(_) => "committed session",
             Key::Ledger => "ledger",
             Key::Epoch(_) => "key epoch",

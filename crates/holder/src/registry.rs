@@ -5,7 +5,7 @@
 //! is noted as a [`Record`] and leaves with the reaction that it belongs to.
 
 use borsh::{BorshDeserialize, BorshSerialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::sync::{Arc, OnceLock};
 
@@ -20,6 +20,7 @@ use veilmatch_secret::{Digest, Hasher, Seed};
 
 use crate::HolderError;
 use crate::masks::GroupMasks;
+use crate::nonces::Nonces;
 use crate::record::{Key, Record, Signer, seed};
 use crate::scan_check::{CHECKS, CheckSum, CheckSums, CheckVector};
 use crate::work::ReadTemplate;
@@ -185,13 +186,13 @@ impl ClientRecord {
 #[derive(Default)]
 pub(crate) struct CollectionRecord {
     policy: Option<Policy>,
-    admitted: BTreeMap<SubjectId, TemplateDigest>,
+    admitted: HashMap<SubjectId, TemplateDigest>,
     reserved: BTreeMap<SubjectId, SessionId>,
     tombstones: BTreeSet<TemplateDigest>,
     erased: BTreeMap<SubjectId, Erasure>,
     live: BTreeMap<GroupId, Arc<ServedGroup>>,
     check_sums: CheckSums,
-    located: BTreeMap<TemplateDigest, GroupId>,
+    located: HashMap<TemplateDigest, GroupId>,
     /// Per group the highest revision that was revoked. A live one is always above it.
     revoked: BTreeMap<GroupId, Revision>,
     labels: BTreeMap<GroupId, LabelRecord>,
@@ -201,6 +202,8 @@ pub(crate) struct CollectionRecord {
     view: OnceLock<Digest>,
     /// Everything that is live, for queries of everybody; until something changes.
     scope: OnceLock<Arc<Scope>>,
+    /// What sessions admitted, while a start reads records.
+    read_back: Vec<Vec<(SubjectId, TemplateDigest)>>,
     changes: Vec<Record>,
 }
 
@@ -293,11 +296,31 @@ impl CollectionRecord {
         self.reserved.retain(|_, holder| *holder != session);
     }
 
-    /// Admits a template under a reservation.
-    pub(crate) fn admit(&mut self, id: &CollectionId, subject: SubjectId, digest: TemplateDigest) {
-        self.reserved.remove(&subject);
-        self.changes.push(Record::put(&Key::Admitted(id.clone(), subject.clone()), &digest));
-        self.admitted.insert(subject, digest);
+    /// Admits a session's templates under its reservations.
+    pub(crate) fn admit(&mut self, id: &CollectionId, by: SessionId, templates: Vec<(SubjectId, TemplateDigest)>) {
+        if templates.is_empty() {
+            return;
+        }
+        self.changes.push(Record::put(&Key::AdmittedBy(id.clone(), by), &templates));
+        for (subject, digest) in templates {
+            self.reserved.remove(&subject);
+            self.admitted.insert(subject, digest);
+        }
+    }
+
+    /// Takes back, after a restart, what a session admitted. Records come in no order: what was erased since is taken out by
+    /// [`settle`](Self::settle).
+    fn readmit(&mut self, templates: Vec<(SubjectId, TemplateDigest)>) {
+        self.read_back.push(templates);
+    }
+
+    /// Everything was read back.
+    fn settle(&mut self) {
+        let read_back = std::mem::take(&mut self.read_back);
+        self.admitted.reserve(read_back.iter().map(Vec::len).sum());
+        // An erased template is never admitted again, so its tombstone tells it from a later one of the same subject.
+        let kept = read_back.into_iter().flatten().filter(|(_, digest)| !self.tombstones.contains(digest));
+        self.admitted.extend(kept);
     }
 
     /// Marks the template of a subject as erased. Returns its digest and the group that still carries it.
@@ -480,8 +503,7 @@ pub(crate) struct Registry {
     /// Shared with work that is out.
     clients: Arc<BTreeMap<ClientId, ClientRecord>>,
     collections: BTreeMap<CollectionId, CollectionRecord>,
-    nonces: BTreeMap<(Signer, [u8; 16]), Timestamp>,
-    by_expiry: BTreeSet<(Timestamp, Signer, [u8; 16])>,
+    nonces: Nonces,
     /// Query sessions that have ended, until their probes expire.
     spent: BTreeMap<SessionId, Timestamp>,
     spent_by_expiry: BTreeSet<(Timestamp, SessionId)>,
@@ -525,14 +547,15 @@ impl Registry {
             Key::UsedLabel(id, group) => {
                 self.entry(id).used_labels.insert(*group, borsh::from_slice(value)?);
             }
-            Key::Nonce(signer, nonce) => {
-                let expires = borsh::from_slice(value)?;
-                self.nonces.insert((signer.clone(), *nonce), expires);
-                self.by_expiry.insert((expires, signer.clone(), *nonce));
-            }
-            _ => return Ok(false),
+            Key::AdmittedBy(id, _) => self.entry(id).readmit(borsh::from_slice(value)?),
+            key => return self.nonces.remember(key, value),
         }
         Ok(true)
+    }
+
+    /// All records were taken back.
+    pub(crate) fn settle(&mut self) {
+        self.collections.values_mut().for_each(CollectionRecord::settle);
     }
 
     /// All of it as records, but for what this holder alone contributed: what a restored holder needs.
@@ -554,9 +577,7 @@ impl Registry {
             used.extend(record.labels.iter().map(|(group, label)| (*group, label.revision)));
             records.extend(used.iter().map(|(g, r)| Record::put(&Key::UsedLabel(id(), *g), r)));
         }
-        for ((signer, nonce), expires) in &self.nonces {
-            records.push(Record::put(&Key::Nonce(signer.clone(), *nonce), expires));
-        }
+        records.extend(self.nonces.export());
         records
     }
 
@@ -659,7 +680,7 @@ impl Registry {
         now: Timestamp,
     ) -> Result<(), HolderError> {
         check_lifetime(expires, longest, now)?;
-        if self.nonces.contains_key(&(signer.clone(), *nonce)) {
+        if self.nonces.is_used(signer, nonce) {
             return Err(HolderError::Replayed);
         }
         Ok(())
@@ -667,17 +688,19 @@ impl Registry {
 
     /// Uses up a nonce; forgets those whose requests have expired anyway.
     pub(crate) fn use_nonce(&mut self, signer: Signer, nonce: [u8; 16], expires: Timestamp, now: Timestamp) {
-        while let Some((expiry, by, old)) = self.by_expiry.pop_first() {
-            if expiry >= now {
-                self.by_expiry.insert((expiry, by, old));
-                break;
-            }
-            self.changes.push(Record::gone(&Key::Nonce(by.clone(), old)));
-            self.nonces.remove(&(by, old));
-        }
-        self.changes.push(Record::put(&Key::Nonce(signer.clone(), nonce), &expires));
-        self.by_expiry.insert((expires, signer.clone(), nonce));
-        self.nonces.insert((signer, nonce), expires);
+        self.changes.append(&mut self.nonces.forget(now));
+        self.changes.push(self.nonces.use_one(signer, nonce, expires));
+    }
+
+    /// Uses up the nonces of templates that a session admits; forgets as [`use_nonce`](Self::use_nonce).
+    pub(crate) fn use_nonces(
+        &mut self,
+        session: SessionId,
+        nonces: Vec<(Signer, [u8; 16], Timestamp)>,
+        now: Timestamp,
+    ) {
+        self.changes.append(&mut self.nonces.forget(now));
+        self.changes.extend(self.nonces.use_together(session, nonces));
     }
 
     /// Drops every reservation of a session.

@@ -87,7 +87,10 @@ impl Origin {
 
     /// Makes the holder from what is stored; from nothing, if it never ran.
     pub(crate) fn wake(&self) -> Result<(Holder, Memory), MemoryError> {
+        let begun = Instant::now();
+        let milliseconds = || begun.elapsed().as_millis() as u64;
         let records = RecordStore::open(&self.data, self.keys.storage.duplicate())?;
+        let opened = milliseconds();
         let audit = AuditFile::open(&audit_folder(&self.data))?;
         if audit.healed_bytes() > 0 {
             tracing::warn!(bytes = audit.healed_bytes(), "cut off an unfinished write at the end of the audit log");
@@ -101,8 +104,9 @@ impl Origin {
             let entries = failed.into_iter().chain(entries.into_iter().flatten());
             entries.map_while(|entry| entry.map_err(|e| broken = Some(e)).ok()).collect::<Vec<AuditEntry>>()
         };
-        let restored =
-            Holder::restore(self.party(), GLWE_2048_V1, self.own_keys(), os_entropy(), records.load()?, entries);
+        let stored = records.load()?;
+        let (loaded, count) = (milliseconds(), stored.len());
+        let restored = Holder::restore(self.party(), GLWE_2048_V1, self.own_keys(), os_entropy(), stored, entries);
         // The log's own account of the damage says more than what the holder made of it.
         if let Some(e) = broken {
             return Err(e.into());
@@ -111,6 +115,7 @@ impl Origin {
         holder.limit(self.limits);
         holder.meet(self.cards.clone());
         holder.set_administrators(self.administrators.clone());
+        tracing::info!(records = count, opened, loaded, milliseconds = milliseconds(), "memory read");
         Ok((holder, Memory { audit, records }))
     }
 
