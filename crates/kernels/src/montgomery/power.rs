@@ -30,10 +30,10 @@ fn window(exponent: &[u64], at: usize) -> usize {
 }
 
 impl Montgomery {
-    /// base^exponent in Montgomery form, of a base in Montgomery form. Constant time: the number of the exponent's limbs
-    /// alone shows.
+    /// base^exponent in Montgomery form, of a base in Montgomery form. Constant time: `bits` alone shows, which is how many the
+    /// exponent may have; what lies above is not looked at.
     #[must_use]
-    pub fn power(&self, work: &mut Workspace, base: &[u64], exponent: &[u64]) -> Vec<u64> {
+    pub fn power(&self, work: &mut Workspace, base: &[u64], exponent: &[u64], bits: usize) -> Vec<u64> {
         let limbs = self.limbs();
         let mut table = Zeroizing::new(vec![0; ENTRIES * limbs]);
         table[..limbs].copy_from_slice(self.one());
@@ -43,7 +43,7 @@ impl Montgomery {
         }
         let mut entry = Zeroizing::new(vec![0; limbs]);
         let mut power = self.one().to_vec();
-        let windows = (64 * exponent.len()).div_ceil(WINDOW);
+        let windows = bits.div_ceil(WINDOW);
         for at in (0..windows).rev() {
             if at + 1 < windows {
                 for _ in 0..WINDOW {

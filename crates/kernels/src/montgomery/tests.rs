@@ -126,7 +126,7 @@ proptest! {
             modulus.enter(&mut work, &mut base);
             let fixed = FixedBase::new(&modulus, &base, 64 * exponent.len());
             for mut power in [
-                modulus.power(&mut work, &base, &exponent),
+                modulus.power(&mut work, &base, &exponent, 64 * exponent.len()),
                 modulus.power_vartime(&base, &exponent),
                 fixed.power(&modulus, &mut work, &exponent),
             ] {
