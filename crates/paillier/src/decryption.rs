@@ -205,8 +205,7 @@ impl PartialDecryption {
     /// [`PaillierError::Decryption`], naming the holder, if it does not hold for these ciphertexts, key and context; others if the lists
     /// cannot belong together.
     pub fn verify(&self, key: &PublicKey, ciphertexts: &[Ciphertext], context: &[u8]) -> Result<(), PaillierError> {
-        let statement =
-            DecryptionStatement::new(key, (self.party, self.parts), ciphertexts, &self.values, context)?;
+        let statement = DecryptionStatement::new(key, (self.party, self.parts), ciphertexts, &self.values, context)?;
         if statement.holds(self.challenge, &self.response)? {
             Ok(())
         } else {

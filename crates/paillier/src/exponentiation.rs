@@ -412,8 +412,7 @@ pub(crate) fn power_product_vartime(
     let task = Task { bases: ciphertexts.len(), bits, signed, inverses: false };
     let plan = Plan::best(task);
     let forward = ciphertexts.iter().map(|c| c.to_montgomery(key, work)).collect::<Vec<_>>().concat();
-    let bases =
-        PreparedBases { key: key.clone(), bases: ciphertexts.len(), plan, task, forward, inverse: Vec::new() };
+    let bases = PreparedBases { key: key.clone(), bases: ciphertexts.len(), plan, task, forward, inverse: Vec::new() };
     bases.power_vartime(work, &Digits::of(exponents.iter().copied(), task, plan.window))
 }
 
@@ -433,8 +432,16 @@ pub fn multi_exponentiation_vartime(
 }
 
 /// A public number to a public power modulo N², in Montgomery form.
-pub(crate) fn power_of_number_vartime(key: &PublicKey, work: &mut Workspace, base: &BigUint, exponent: &[u64]) -> Vec<u64> {
+pub(crate) fn power_of_number_vartime(
+    key: &PublicKey,
+    work: &mut Workspace,
+    base: &BigUint,
+    exponent: &[u64],
+) -> Vec<u64> {
     let mut residue = crate::integers::to_limbs(base, key.group().limbs());
     key.group().enter(work, &mut residue);
     key.group().power_vartime(&residue, exponent)
 }
+
+#[cfg(test)]
+mod tests;

@@ -112,7 +112,8 @@ impl PublicKey {
                 return Err(PaillierError::OutOfRange { what: "key element" });
             }
         }
-        let product = verification_keys.iter().fold(base * base_power * verification_base % modulus, |a, b| a * b % modulus);
+        let product =
+            verification_keys.iter().fold(base * base_power * verification_base % modulus, |a, b| a * b % modulus);
         if product.gcd(modulus) != BigUint::from(1u8) {
             return Err(PaillierError::NotInvertible { what: "key element" });
         }
@@ -139,7 +140,15 @@ impl PublicKey {
         let inverse = modulus.modinv(&(BigUint::from(1u8) << size.bits()));
         let inverse = to_limbs(&inverse.ok_or(PaillierError::Key { why: "the modulus is even" })?, size.limbs());
         let modulus = to_limbs(modulus, size.limbs());
-        Ok(Self(Arc::new(Inner { modulus, group, digest, base_power: expected, table: OnceLock::new(), inverse, elements })))
+        Ok(Self(Arc::new(Inner {
+            modulus,
+            group,
+            digest,
+            base_power: expected,
+            table: OnceLock::new(),
+            inverse,
+            elements,
+        })))
     }
 
     /// The size of N.
@@ -172,10 +181,9 @@ impl PublicKey {
         let e = &self.0.elements;
         let width = self.size().bits() / 8;
         let mut bytes = vec![u8::from(e.size == KeySize::Bits3072)];
-        for (number, width) in [(&e.modulus, width), (&e.base, width)]
-            .into_iter()
-            .chain([&e.base_power, &e.verification_base].into_iter().chain(&e.verification_keys).map(|n| (n, 2 * width)))
-        {
+        for (number, width) in [(&e.modulus, width), (&e.base, width)].into_iter().chain(
+            [&e.base_power, &e.verification_base].into_iter().chain(&e.verification_keys).map(|n| (n, 2 * width)),
+        ) {
             let mut digits = number.to_bytes_le();
             digits.resize(width, 0);
             bytes.extend_from_slice(&digits);

@@ -86,7 +86,8 @@ impl KnowledgeProof {
         t.expose_mut().resize(randomness_limbs(key), 0);
         let commitment = commit(key, z.expose(), t.expose());
 
-        let challenges = challenges(&transcript(key, &encrypted.ciphertexts, &commitment, context), witness.randomness.len());
+        let challenges =
+            challenges(&transcript(key, &encrypted.ciphertexts, &commitment, context), witness.randomness.len());
         let mut negative = Secret::new(vec![0u64; NUMBER_LIMBS]);
         for ((&m, r), &e) in witness.numbers.expose().iter().zip(&witness.randomness).zip(&challenges) {
             let e = challenge_limbs(e);
@@ -163,3 +164,6 @@ fn commit(key: &PublicKey, number: &[u64], randomness: &[u64]) -> Ciphertext {
     key.group().multiply_assign(&mut work, &mut power, key.power_of_one_plus_n(number).expose());
     Ciphertext::from_residue(key, power)
 }
+
+#[cfg(test)]
+mod tests;

@@ -32,6 +32,11 @@ mod packing;
 mod plaintext;
 mod probe;
 
+#[cfg(test)]
+mod fixtures;
+#[cfg(test)]
+mod tests;
+
 pub use ciphertext::Ciphertext;
 pub use decryption::{DecryptionStatement, PartialDecryption, Parts, RESPONSE_MARGIN_BITS};
 pub use encryption::{EncryptedIntegers, Witness};

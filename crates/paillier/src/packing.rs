@@ -186,7 +186,8 @@ impl Packing {
         check_all(key, coordinates)?;
         let mut work = key.group().workspace();
         let mut all = coordinates.iter().rev().map(|c| c.to_montgomery(key, &mut key.group().workspace()));
-        let mut sum = all.next().ok_or(PaillierError::Count { what: "coordinates", found: 0, expected: self.slots() })?;
+        let mut sum =
+            all.next().ok_or(PaillierError::Count { what: "coordinates", found: 0, expected: self.slots() })?;
         for coordinate in all {
             for _ in 0..self.width() {
                 key.group().square_assign(&mut work, &mut sum);
@@ -196,3 +197,6 @@ impl Packing {
         Ok(Ciphertext::from_montgomery(key, &mut work, sum))
     }
 }
+
+#[cfg(test)]
+mod tests;

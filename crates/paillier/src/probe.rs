@@ -136,3 +136,6 @@ pub fn evaluate_vartime(
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -23,8 +23,8 @@ use veilmatch_paillier::{KeyElements, KeySize, PublicKey, random_limbs};
 use veilmatch_secret::{Entropy, Label, Secret, Seed, Stream};
 use zeroize::Zeroize;
 
-use crate::share::{KeyShare, MASK_BITS, share_bits, share_limbs};
 use crate::ThresholdError;
+use crate::share::{KeyShare, MASK_BITS, share_bits, share_limbs};
 
 /// Which of the two primes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,9 +110,8 @@ impl Dealer {
         let magnitudes = split(self.size, &exponent, entropy);
         let key = self.public_key(&modulus, &magnitudes, entropy)?;
         let [d0, d1, d2] = &magnitudes;
-        let shares = [(Party::K0, d0, d1), (Party::K1, d1, d2), (Party::K2, d2, d0)].map(|(party, own, next)| {
-            KeyShare::from_parts(key.clone(), party, [own.duplicate(), next.duplicate()])
-        });
+        let shares = [(Party::K0, d0, d1), (Party::K1, d1, d2), (Party::K2, d2, d0)]
+            .map(|(party, own, next)| KeyShare::from_parts(key.clone(), party, [own.duplicate(), next.duplicate()]));
         Ok(Dealt { key, shares })
     }
 
@@ -130,7 +129,8 @@ impl Dealer {
         let (y, x) = (random(&n), random(&square));
         let (base, verification_base) = (&n - &y * &y % &n, &x * &x % &square);
 
-        let group = Montgomery::new(&limbs::from_bytes(&square.to_bytes_le())).map_err(|_| ThresholdError::Unsuitable)?;
+        let group =
+            Montgomery::new(&limbs::from_bytes(&square.to_bytes_le())).map_err(|_| ThresholdError::Unsuitable)?;
         let mut work = group.workspace();
         let mut start = limbs::from_bytes(&verification_base.to_bytes_le());
         start.resize(group.limbs(), 0);
@@ -212,7 +212,11 @@ impl rand_core::TryRng for Random {
 impl rand_core::TryCryptoRng for Random {}
 
 /// d = λ·(λ^−1 mod N), λ = (P−1)(Q−1)/2: 0 modulo λ and 1 modulo N, below 2^|N²|.
-fn secret_exponent(p: &Secret<Vec<u64>>, q: &Secret<Vec<u64>>, modulus: &[u64]) -> Result<Secret<Vec<u64>>, ThresholdError> {
+fn secret_exponent(
+    p: &Secret<Vec<u64>>,
+    q: &Secret<Vec<u64>>,
+    modulus: &[u64],
+) -> Result<Secret<Vec<u64>>, ThresholdError> {
     let less_one = |prime: &Secret<Vec<u64>>| {
         let mut prime = prime.duplicate();
         limbs::subtract_assign(prime.expose_mut(), &[1]);
@@ -223,9 +227,8 @@ fn secret_exponent(p: &Secret<Vec<u64>>, q: &Secret<Vec<u64>>, modulus: &[u64]) 
     for limb in lambda.expose_mut().iter_mut().rev() {
         (*limb, above) = (*limb >> 1 | above << 63, *limb & 1);
     }
-    let odd: Odd<BoxedUint> = Odd::new(BoxedUint::from_words(modulus.iter().copied()))
-        .into_option()
-        .ok_or(ThresholdError::Unsuitable)?;
+    let odd: Odd<BoxedUint> =
+        Odd::new(BoxedUint::from_words(modulus.iter().copied())).into_option().ok_or(ThresholdError::Unsuitable)?;
     let mut number = BoxedUint::from_words(lambda.expose().iter().copied());
     let inverse = number.invert_odd_mod(&odd).into_option();
     number.zeroize();

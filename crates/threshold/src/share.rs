@@ -125,11 +125,8 @@ impl KeyShare {
         if let Some(limb) = response.expose_mut().get_mut(size / 64) {
             *limb |= 1 << (size % 64);
         }
-        let commit = |base: &[u64]| {
-            key.group().power(&mut key.group().workspace(), base, response.expose(), size + 1)
-        };
-        let (verification, batch) =
-            rayon::join(|| commit(&statement.verification_base()), || commit(statement.base()));
+        let commit = |base: &[u64]| key.group().power(&mut key.group().workspace(), base, response.expose(), size + 1);
+        let (verification, batch) = rayon::join(|| commit(&statement.verification_base()), || commit(statement.base()));
         let challenge = statement.challenge(&verification, &batch);
         let product = Secret::new(limbs::product(exponent.expose(), &challenge));
         if negative {

@@ -20,8 +20,9 @@ pub fn deal(size: KeySize, entropy: &mut dyn Entropy) -> Result<Dealt, Threshold
 }
 
 fn prime(line: &str) -> Option<Secret<Vec<u64>>> {
-    let mut bytes =
-        (0..line.len() / 2).map(|i| u8::from_str_radix(line.get(2 * i..2 * i + 2)?, 16).ok()).collect::<Option<Vec<_>>>()?;
+    let mut bytes = (0..line.len() / 2)
+        .map(|i| u8::from_str_radix(line.get(2 * i..2 * i + 2)?, 16).ok())
+        .collect::<Option<Vec<_>>>()?;
     bytes.reverse();
     Some(Secret::new(limbs::from_bytes(&bytes)))
 }
