@@ -1,4 +1,4 @@
-//! Arithmetic in R_q = Z_q\[X\]/(X^N+1) and the scan's inner loop.
+//! Arithmetic in R_q = Z_q\[X\]/(X^N+1) and the scan's inner loop; arithmetic modulo large numbers in [`montgomery`].
 //!
 //! Residues are canonical (`0 ≤ x < q < 2^31`) in `u32`. The transform comes from `tfhe-ntt`; its output is in
 //! bit-reversed order on every instruction set, which matters because transformed values travel between parties.
@@ -7,6 +7,7 @@
 mod accumulator;
 pub mod baseline;
 mod folding;
+pub mod montgomery;
 mod packing;
 mod pointwise;
 mod ring;

@@ -1,0 +1,151 @@
+//! Exponentiation: in constant time for secret exponents, with and without tables made beforehand, and in variable time.
+
+use zeroize::Zeroizing;
+
+use super::{Montgomery, Workspace};
+
+/// Bits of a window. A look-up reads all 32 entries: at 64 limbs that is 16 KiB, an eighth of a multiplication.
+const WINDOW: usize = 5;
+const ENTRIES: usize = 1 << WINDOW;
+
+/// Entry `index` of a table of residues. Reads all of it.
+fn look_up(table: &[u64], index: usize, out: &mut [u64]) {
+    out.fill(0);
+    for (i, entry) in table.chunks_exact(out.len()).enumerate() {
+        let differs = (i ^ index) as u64;
+        // All ones if the index is this one.
+        let mask = std::hint::black_box(((differs | differs.wrapping_neg()) >> 63).wrapping_sub(1));
+        for (out, &limb) in out.iter_mut().zip(entry) {
+            *out |= limb & mask;
+        }
+    }
+}
+
+/// Bits `at..at + WINDOW` of a number; zero behind its end.
+fn window(exponent: &[u64], at: usize) -> usize {
+    let limb = |i: usize| exponent.get(i).copied().unwrap_or(0);
+    let (i, shift) = (at / 64, at % 64);
+    let pair = u128::from(limb(i)) | u128::from(limb(i + 1)) << 64;
+    (pair >> shift) as usize & (ENTRIES - 1)
+}
+
+impl Montgomery {
+    /// base^exponent in Montgomery form, of a base in Montgomery form. Constant time: `bits` alone shows, which is how many the
+    /// exponent may have; what lies above is not looked at.
+    #[must_use]
+    pub fn power(&self, work: &mut Workspace, base: &[u64], exponent: &[u64], bits: usize) -> Vec<u64> {
+        let limbs = self.limbs();
+        let mut table = Zeroizing::new(vec![0; ENTRIES * limbs]);
+        table[..limbs].copy_from_slice(self.one());
+        for i in 1..ENTRIES {
+            let (before, entry) = table.split_at_mut(i * limbs);
+            self.multiply(work, &mut entry[..limbs], &before[(i - 1) * limbs..], base);
+        }
+        let mut entry = Zeroizing::new(vec![0; limbs]);
+        let mut power = self.one().to_vec();
+        let windows = bits.div_ceil(WINDOW);
+        for at in (0..windows).rev() {
+            if at + 1 < windows {
+                for _ in 0..WINDOW {
+                    self.square_assign(work, &mut power);
+                }
+            }
+            look_up(&table, window(exponent, at * WINDOW), &mut entry);
+            self.multiply_assign(work, &mut power, &entry);
+        }
+        power
+    }
+
+    /// As [`Montgomery::power`], in variable time: for public exponents.
+    #[must_use]
+    pub fn power_vartime(&self, base: &[u64], exponent: &[u64]) -> Vec<u64> {
+        let mut work = self.workspace();
+        let bits =
+            exponent.iter().rposition(|&limb| limb != 0).map_or(0, |i| 64 * i + exponent[i].ilog2() as usize + 1);
+        if bits <= 64 {
+            let mut power = self.one().to_vec();
+            for at in (0..bits).rev() {
+                self.square_assign(&mut work, &mut power);
+                if exponent[0] >> at & 1 == 1 {
+                    self.multiply_assign(&mut work, &mut power, base);
+                }
+            }
+            return power;
+        }
+        self.power_windows_vartime(&mut work, base, exponent, bits)
+    }
+
+    fn power_windows_vartime(&self, work: &mut Workspace, base: &[u64], exponent: &[u64], bits: usize) -> Vec<u64> {
+        let limbs = self.limbs();
+        let mut table = vec![0; ENTRIES * limbs];
+        table[..limbs].copy_from_slice(self.one());
+        for i in 1..ENTRIES {
+            let (before, entry) = table.split_at_mut(i * limbs);
+            self.multiply(work, &mut entry[..limbs], &before[(i - 1) * limbs..], base);
+        }
+        let mut power = self.one().to_vec();
+        for at in (0..bits.div_ceil(WINDOW)).rev() {
+            for _ in 0..WINDOW {
+                self.square_assign(work, &mut power);
+            }
+            let digit = window(exponent, at * WINDOW);
+            if digit != 0 {
+                self.multiply_assign(work, &mut power, &table[digit * limbs..(digit + 1) * limbs]);
+            }
+        }
+        power
+    }
+}
+
+/// Powers of one base, for exponents of up to a number of bits: a multiplication for every five bits and no squaring.
+#[derive(Clone)]
+pub struct FixedBase {
+    /// For every window of the exponent the 32 powers that it may ask for, in Montgomery form.
+    table: Vec<u64>,
+    windows: usize,
+}
+
+impl FixedBase {
+    /// The table of a base in Montgomery form; 32·⌈bits/5⌉ residues.
+    #[must_use]
+    pub fn new(modulus: &Montgomery, base: &[u64], bits: usize) -> Self {
+        let (limbs, windows) = (modulus.limbs(), bits.div_ceil(WINDOW));
+        let mut work = modulus.workspace();
+        let mut table = vec![0; windows * ENTRIES * limbs];
+        let mut step = base.to_vec();
+        for window in table.chunks_exact_mut(ENTRIES * limbs) {
+            window[..limbs].copy_from_slice(modulus.one());
+            for i in 1..ENTRIES {
+                let (before, entry) = window.split_at_mut(i * limbs);
+                modulus.multiply(&mut work, &mut entry[..limbs], &before[(i - 1) * limbs..], &step);
+            }
+            modulus.multiply_assign(&mut work, &mut step, &window[(ENTRIES - 1) * limbs..]);
+        }
+        Self { table, windows }
+    }
+
+    /// The number of bits an exponent may have.
+    #[must_use]
+    pub fn bits(&self) -> usize {
+        self.windows * WINDOW
+    }
+
+    /// base^exponent in Montgomery form, in constant time. Bits of the exponent behind [`FixedBase::bits`] are not looked at.
+    #[must_use]
+    pub fn power(&self, modulus: &Montgomery, work: &mut Workspace, exponent: &[u64]) -> Vec<u64> {
+        let limbs = modulus.limbs();
+        let mut entry = Zeroizing::new(vec![0; limbs]);
+        let mut power = modulus.one().to_vec();
+        for (i, table) in self.table.chunks_exact(ENTRIES * limbs).enumerate() {
+            look_up(table, window(exponent, i * WINDOW), &mut entry);
+            modulus.multiply_assign(work, &mut power, &entry);
+        }
+        power
+    }
+}
+
+impl std::fmt::Debug for FixedBase {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "FixedBase({} bits)", self.bits())
+    }
+}

@@ -1,0 +1,447 @@
+//! ∏ X_j^{e_j} for many bases and signed exponents of up to 128 bits, in variable time: squarings are shared by all bases.
+//!
+//! **Digits.** Exponents are cut into windows of c bits. With negative exponents, or with the bases' inverses at hand, digits are
+//! signed, −2^(c−1) < d ≤ 2^(c−1), which halves tables and buckets; otherwise 0 ≤ d < 2^c. Without inverses, what belongs to
+//! negative digits is gathered apart and inverted once at the end ("splitting").
+//!
+//! **Methods.** *Straus*: a table of every base's multiples; good for few bases. *Pippenger*: per window, bases with the same digit
+//! meet in a bucket, and ∏ bucket_d^d takes two multiplications per bucket; good for many. [`Plan::best`] counts
+//! multiplications of both for every c and takes the least (b bits, W windows, n bases, 2b squarings if split):
+//!
+//! | method | multiplications |
+//! |---|---|
+//! | Straus | n·table + W·n + b or 2b |
+//! | Pippenger | W·n + W·2·buckets + b or 2b |
+//! | prepared, L levels | W·n + ⌈W/L⌉·2·buckets + b/L |
+//!
+//! **Prepared bases.** A packed gallery is the same for every query, so [`PreparedBases`] keeps its bases in Montgomery form with
+//! their inverses and, if memory allows, their powers by 2^(c·⌈W/L⌉·l) for L levels l: then windows of all levels share
+//! buckets.
+
+use num_bigint::BigUint;
+use veilmatch_kernels::montgomery::{Montgomery, Workspace};
+use zeroize::Zeroizing;
+
+use crate::ciphertext::check_all;
+use crate::{Ciphertext, EXPONENT_BITS, PaillierError, PublicKey};
+
+/// The widest window that is considered.
+const MAX_WINDOW: usize = 12;
+
+/// A way to compute, and what it costs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Plan {
+    straus: bool,
+    /// c, in bits.
+    window: usize,
+    /// L.
+    levels: usize,
+    /// Multiplications, about.
+    cost: usize,
+}
+
+/// What a plan is for.
+#[derive(Clone, Copy, Debug)]
+struct Task {
+    bases: usize,
+    bits: usize,
+    signed: bool,
+    inverses: bool,
+}
+
+impl Task {
+    fn windows(&self, window: usize) -> usize {
+        // A signed recoding may carry out of the highest bit.
+        (self.bits + usize::from(self.signed)).div_ceil(window)
+    }
+
+    fn straus(&self, window: usize) -> Plan {
+        let table = if self.signed { (1 << (window - 1)) - 1 } else { (1 << window) - 2 };
+        let squarings = if self.signed { 2 * self.bits } else { self.bits };
+        let cost = self.bases * (table + self.windows(window)) + squarings;
+        Plan { straus: true, window, levels: 1, cost }
+    }
+
+    fn buckets(&self, window: usize, levels: usize) -> Plan {
+        let (windows, passes) = (self.windows(window), self.windows(window).div_ceil(levels));
+        // Signed without inverses: two sets of half the size.
+        let buckets = if self.inverses { 1 << (window - 1) } else { 1 << window };
+        let accumulators = if self.signed && !self.inverses { 2 } else { 1 };
+        let cost = windows * self.bases + passes * 2 * buckets + passes * window * accumulators;
+        Plan { straus: false, window, levels, cost }
+    }
+}
+
+impl Plan {
+    /// The cheapest without preparation.
+    fn best(task: Task) -> Self {
+        let plans = (1..=MAX_WINDOW).flat_map(|c| [task.straus(c), task.buckets(c, 1)]);
+        plans.min_by_key(|plan| plan.cost).unwrap_or(task.buckets(1, 1))
+    }
+
+    /// The cheapest with at most so many levels.
+    fn prepared(task: Task, most_levels: usize) -> Self {
+        let plans = (1..=MAX_WINDOW).flat_map(|c| {
+            let levels = most_levels.clamp(1, task.windows(c));
+            // The least number of levels that takes as many passes: more would be memory for nothing.
+            let passes = task.windows(c).div_ceil(levels);
+            std::iter::once(task.buckets(c, task.windows(c).div_ceil(passes)))
+        });
+        plans.min_by_key(|plan| plan.cost).unwrap_or(task.buckets(1, 1))
+    }
+}
+
+/// Exponents cut into windows. Wiped on drop.
+pub(crate) struct Digits {
+    /// Window by window from the lowest, all bases each.
+    digits: Zeroizing<Vec<i16>>,
+    window: usize,
+    bases: usize,
+}
+
+/// An exponent's sign and magnitude.
+#[derive(Clone, Copy)]
+pub(crate) struct Exponent {
+    pub(crate) negative: bool,
+    pub(crate) magnitude: u128,
+}
+
+impl From<i128> for Exponent {
+    fn from(value: i128) -> Self {
+        Self { negative: value < 0, magnitude: value.unsigned_abs() }
+    }
+}
+
+impl From<u128> for Exponent {
+    fn from(magnitude: u128) -> Self {
+        Self { negative: false, magnitude }
+    }
+}
+
+impl Digits {
+    fn of(exponents: impl ExactSizeIterator<Item = Exponent>, task: Task, window: usize) -> Self {
+        let (bases, windows) = (exponents.len(), task.windows(window));
+        let mut digits = Zeroizing::new(vec![0i16; bases * windows]);
+        for (j, exponent) in exponents.enumerate() {
+            let mut carry = 0;
+            for (k, row) in digits.chunks_exact_mut(bases.max(1)).enumerate() {
+                let shifted = exponent.magnitude.checked_shr((k * window) as u32).unwrap_or(0);
+                let mut digit = (shifted as i32 & ((1 << window) - 1)) + carry;
+                carry = 0;
+                if task.signed && digit > 1 << (window - 1) {
+                    digit -= 1 << window;
+                    carry = 1;
+                }
+                if let Some(place) = row.get_mut(j) {
+                    *place = if exponent.negative { -digit } else { digit } as i16;
+                }
+            }
+        }
+        Self { digits, window, bases }
+    }
+
+    fn windows(&self) -> usize {
+        self.digits.len() / self.bases.max(1)
+    }
+
+    fn row(&self, k: usize) -> &[i16] {
+        self.digits.chunks_exact(self.bases.max(1)).nth(k).unwrap_or(&[])
+    }
+}
+
+/// A product that may still be empty: the first factor costs nothing.
+struct Product<'a> {
+    group: &'a Montgomery,
+    value: Option<Vec<u64>>,
+}
+
+impl<'a> Product<'a> {
+    fn new(group: &'a Montgomery) -> Self {
+        Self { group, value: None }
+    }
+
+    fn times(&mut self, work: &mut Workspace, factor: &[u64]) {
+        match &mut self.value {
+            Some(value) => self.group.multiply_assign(work, value, factor),
+            None => self.value = Some(factor.to_vec()),
+        }
+    }
+
+    fn square(&mut self, work: &mut Workspace, times: usize) {
+        if let Some(value) = &mut self.value {
+            for _ in 0..times {
+                self.group.square_assign(work, value);
+            }
+        }
+    }
+
+    /// Takes ∏ bucket_d^d, d from 1, and empties the buckets.
+    fn collect(&mut self, work: &mut Workspace, buckets: &mut Buckets) {
+        let (mut running, mut sum) = (Product::new(self.group), Product::new(self.group));
+        for d in (0..buckets.full.len()).rev() {
+            if let Some(bucket) = buckets.take(d) {
+                running.times(work, bucket);
+            }
+            if let Some(value) = &running.value {
+                sum.times(work, value);
+            }
+        }
+        if let Some(value) = sum.value {
+            self.times(work, &value);
+        }
+    }
+}
+
+/// Products of bases with one digit.
+struct Buckets {
+    residues: Vec<u64>,
+    full: Vec<bool>,
+    limbs: usize,
+}
+
+impl Buckets {
+    fn new(group: &Montgomery, count: usize) -> Self {
+        Self { residues: vec![0; count * group.limbs()], full: vec![false; count], limbs: group.limbs() }
+    }
+
+    /// Multiplies bucket `d − 1`.
+    fn put(&mut self, group: &Montgomery, work: &mut Workspace, d: usize, factor: &[u64]) {
+        let at = d.wrapping_sub(1);
+        let bucket = self.residues.chunks_exact_mut(self.limbs).nth(at);
+        if let (Some(bucket), Some(full)) = (bucket, self.full.get_mut(at)) {
+            if *full {
+                group.multiply_assign(work, bucket, factor);
+            } else {
+                bucket.copy_from_slice(factor);
+                *full = true;
+            }
+        }
+    }
+
+    fn take(&mut self, at: usize) -> Option<&[u64]> {
+        let full = self.full.get_mut(at)?;
+        let was_full = std::mem::replace(full, false);
+        if was_full { self.residues.chunks_exact(self.limbs).nth(at) } else { None }
+    }
+}
+
+/// Bases in Montgomery form, ready for many multi-exponentiations with exponents of [`EXPONENT_BITS`].
+#[derive(Clone)]
+pub struct PreparedBases {
+    key: PublicKey,
+    bases: usize,
+    plan: Plan,
+    task: Task,
+    /// Level by level, all bases each.
+    forward: Vec<u64>,
+    /// Likewise the inverses; empty if there are none.
+    inverse: Vec<u64>,
+}
+
+impl std::fmt::Debug for PreparedBases {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "PreparedBases({} bases, {} bytes, {:?})", self.bases, self.bytes(), self.plan)
+    }
+}
+
+impl PreparedBases {
+    /// Prepares ciphertexts within `memory` bytes; the least it takes is 4·|N| bits per ciphertext, with their inverses. Every
+    /// level adds as much (512 ciphertexts at 2,048 bits: 512 KiB) and costs ⌈103/L⌉ squarings per ciphertext here.
+    ///
+    /// # Errors
+    /// [`PaillierError::OtherKey`].
+    pub fn new(key: &PublicKey, ciphertexts: &[Ciphertext], memory: usize) -> Result<Self, PaillierError> {
+        check_all(key, ciphertexts)?;
+        let (group, bases) = (key.group(), ciphertexts.len());
+        let task = Task { bases, bits: EXPONENT_BITS, signed: true, inverses: true };
+        let plan = Plan::prepared(task, memory / (2 * 8 * group.limbs() * bases).max(1));
+        let mut work = group.workspace();
+        let residues: Vec<Vec<u64>> = ciphertexts.iter().map(|c| c.to_montgomery(key, &mut work)).collect();
+        let inverses = key.inverses(&mut work, &residues)?;
+        let step = plan.window * task.windows(plan.window).div_ceil(plan.levels);
+        let mut levels = |residues: &[Vec<u64>]| {
+            let mut all = residues.concat();
+            for level in 1..plan.levels {
+                let start = (level - 1) * bases * group.limbs();
+                for at in (start..start + bases * group.limbs()).step_by(group.limbs()) {
+                    let mut power = all.get(at..at + group.limbs()).map(<[u64]>::to_vec).unwrap_or_default();
+                    for _ in 0..step {
+                        group.square_assign(&mut work, &mut power);
+                    }
+                    all.extend_from_slice(&power);
+                }
+            }
+            all
+        };
+        let (forward, inverse) = (levels(&residues), levels(&inverses));
+        Ok(Self { key: key.clone(), bases, plan, task, forward, inverse })
+    }
+
+    /// The number of bases.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.bases
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.bases == 0
+    }
+
+    /// Bytes of memory.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        8 * (self.forward.len() + self.inverse.len())
+    }
+
+    /// Multiplications that one multi-exponentiation takes, about.
+    #[must_use]
+    pub fn cost(&self) -> usize {
+        self.plan.cost
+    }
+
+    /// The key of the bases.
+    #[must_use]
+    pub fn key(&self) -> &PublicKey {
+        &self.key
+    }
+
+    /// What distinguishes recodings of the same exponents.
+    pub(crate) fn recoding(&self) -> (usize, usize) {
+        (self.bases, self.plan.window)
+    }
+
+    /// Exponents, recoded for these bases and for all with the same [`PreparedBases::recoding`]. Magnitudes must be below
+    /// 2^[`EXPONENT_BITS`].
+    pub(crate) fn digits(&self, exponents: &[i128]) -> Digits {
+        let exponents = exponents.iter().map(|&e| e.into());
+        Digits::of(exponents, self.task, self.plan.window)
+    }
+
+    /// ∏ X_j^{e_j} in Montgomery form.
+    pub(crate) fn power_vartime(&self, work: &mut Workspace, digits: &Digits) -> Result<Vec<u64>, PaillierError> {
+        if self.plan.straus { self.straus(work, digits) } else { self.pippenger(work, digits) }
+    }
+
+    fn residue(&self, of: &[u64], level: usize, base: usize) -> Option<std::ops::Range<usize>> {
+        let limbs = self.key.group().limbs();
+        let at = (level * self.bases + base) * limbs;
+        (at + limbs <= of.len()).then_some(at..at + limbs)
+    }
+
+    fn pippenger(&self, work: &mut Workspace, digits: &Digits) -> Result<Vec<u64>, PaillierError> {
+        let group = self.key.group();
+        let windows = digits.windows();
+        let passes = windows.div_ceil(self.plan.levels);
+        let count = if self.task.signed { 1 << (digits.window - 1) } else { (1 << digits.window) - 1 };
+        let mut plus = (Product::new(group), Buckets::new(group, count));
+        let with_inverses = !self.inverse.is_empty();
+        let mut minus = (Product::new(group), Buckets::new(group, if with_inverses { 0 } else { count }));
+        for pass in (0..passes).rev() {
+            plus.0.square(work, digits.window);
+            minus.0.square(work, digits.window);
+            for level in 0..self.plan.levels {
+                for (base, &digit) in digits.row(level * passes + pass).iter().enumerate() {
+                    let inverted = digit < 0 && with_inverses;
+                    let of = if inverted { &self.inverse } else { &self.forward };
+                    let Some(residue) = self.residue(of, level, base).and_then(|range| of.get(range)) else { continue };
+                    let buckets = if digit < 0 && !with_inverses { &mut minus.1 } else { &mut plus.1 };
+                    if digit != 0 {
+                        buckets.put(group, work, digit.unsigned_abs().into(), residue);
+                    }
+                }
+            }
+            plus.0.collect(work, &mut plus.1);
+            minus.0.collect(work, &mut minus.1);
+        }
+        self.quotient(work, plus.0, minus.0)
+    }
+
+    fn straus(&self, work: &mut Workspace, digits: &Digits) -> Result<Vec<u64>, PaillierError> {
+        let (group, limbs) = (self.key.group(), self.key.group().limbs());
+        let entries = if self.task.signed { 1 << (digits.window - 1) } else { (1 << digits.window) - 1 };
+        let mut tables = Vec::with_capacity(self.bases * entries * limbs);
+        for base in self.forward.chunks_exact(limbs) {
+            let mut power = base.to_vec();
+            for _ in 1..entries {
+                tables.extend_from_slice(&power);
+                group.multiply_assign(work, &mut power, base);
+            }
+            tables.extend_from_slice(&power);
+        }
+        let (mut plus, mut minus) = (Product::new(group), Product::new(group));
+        for k in (0..digits.windows()).rev() {
+            plus.square(work, digits.window);
+            minus.square(work, digits.window);
+            for (table, &digit) in tables.chunks_exact(entries * limbs).zip(digits.row(k)) {
+                let at = usize::from(digit.unsigned_abs()).wrapping_sub(1);
+                if let Some(entry) = table.chunks_exact(limbs).nth(at) {
+                    if digit < 0 { &mut minus } else { &mut plus }.times(work, entry);
+                }
+            }
+        }
+        self.quotient(work, plus, minus)
+    }
+
+    fn quotient(&self, work: &mut Workspace, plus: Product<'_>, minus: Product<'_>) -> Result<Vec<u64>, PaillierError> {
+        let group = self.key.group();
+        let mut out = plus.value.unwrap_or_else(|| group.one().to_vec());
+        if let Some(divisor) = minus.value {
+            for inverse in self.key.inverses(work, &[divisor])? {
+                group.multiply_assign(work, &mut out, &inverse);
+            }
+        }
+        Ok(out)
+    }
+}
+
+/// ∏ c_j^{e_j} in Montgomery form, without preparation.
+pub(crate) fn power_product_vartime(
+    key: &PublicKey,
+    work: &mut Workspace,
+    ciphertexts: &[Ciphertext],
+    exponents: &[Exponent],
+) -> Result<Vec<u64>, PaillierError> {
+    check_all(key, ciphertexts)?;
+    if ciphertexts.len() != exponents.len() {
+        return Err(PaillierError::Count { what: "exponents", found: exponents.len(), expected: ciphertexts.len() });
+    }
+    let bits = exponents.iter().map(|e| 128 - e.magnitude.leading_zeros()).max().unwrap_or(0).max(1) as usize;
+    let signed = exponents.iter().any(|e| e.negative);
+    let task = Task { bases: ciphertexts.len(), bits, signed, inverses: false };
+    let plan = Plan::best(task);
+    let forward = ciphertexts.iter().map(|c| c.to_montgomery(key, work)).collect::<Vec<_>>().concat();
+    let bases = PreparedBases { key: key.clone(), bases: ciphertexts.len(), plan, task, forward, inverse: Vec::new() };
+    bases.power_vartime(work, &Digits::of(exponents.iter().copied(), task, plan.window))
+}
+
+/// Encrypts Σ e_j·m_j, where c_j encrypts m_j: ∏ c_j^{e_j}, in variable time. The result is not re-randomised.
+///
+/// # Errors
+/// [`PaillierError`] if the lists have different lengths or a ciphertext belongs to another key.
+pub fn multi_exponentiation_vartime(
+    key: &PublicKey,
+    ciphertexts: &[Ciphertext],
+    exponents: &[i128],
+) -> Result<Ciphertext, PaillierError> {
+    let exponents: Vec<Exponent> = exponents.iter().map(|&e| e.into()).collect();
+    let mut work = key.group().workspace();
+    let product = power_product_vartime(key, &mut work, ciphertexts, &exponents)?;
+    Ok(Ciphertext::from_montgomery(key, &mut work, product))
+}
+
+/// A public number to a public power modulo N², in Montgomery form.
+pub(crate) fn power_of_number_vartime(
+    key: &PublicKey,
+    work: &mut Workspace,
+    base: &BigUint,
+    exponent: &[u64],
+) -> Vec<u64> {
+    let mut residue = crate::integers::to_limbs(base, key.group().limbs());
+    key.group().enter(work, &mut residue);
+    key.group().power_vartime(&residue, exponent)
+}
+
+#[cfg(test)]
+mod tests;
