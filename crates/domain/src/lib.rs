@@ -14,6 +14,7 @@ mod party;
 mod policy;
 mod preselection;
 mod roles;
+mod scheme;
 
 pub use decision::{Decision, MAX_MATCHES, Outcome, Purpose, Query, Threshold, ThresholdError};
 pub use embedding::{Dimension, Embedding, EmbeddingError, MAX_DIMENSION, MIN_DIMENSION, UNIT_TOLERANCE};
@@ -26,3 +27,4 @@ pub use party::{Part, Party, Suspect};
 pub use policy::{Budgets, CollectionDescription, LockOut, MAX_WINDOW_SECONDS, Policy, PolicyError};
 pub use preselection::{Preselection, PreselectionError, PreselectionRules};
 pub use roles::{MAX_CLIENT_COLLECTIONS, Role, Roles};
+pub use scheme::{SchemeName, UnknownScheme};

@@ -122,6 +122,8 @@ pub enum Suspect {
     Holder(Party),
     /// Two holders whose copies differ; the mismatch cannot tell them apart. Stored in index order.
     Pair(Party, Party),
+    /// The matcher's twin: the second evaluator of the scheme `paillier`.
+    Twin,
 }
 
 impl Suspect {
@@ -144,7 +146,7 @@ impl Suspect {
         match *self {
             Suspect::Holder(p) => p == party,
             Suspect::Pair(a, b) => a == party || b == party,
-            Suspect::Client | Suspect::Matcher => false,
+            Suspect::Client | Suspect::Matcher | Suspect::Twin => false,
         }
     }
 }
@@ -156,6 +158,7 @@ impl fmt::Display for Suspect {
             Suspect::Matcher => f.write_str("the matcher"),
             Suspect::Holder(p) => write!(f, "key holder {p}"),
             Suspect::Pair(a, b) => write!(f, "key holder {a} or {b}"),
+            Suspect::Twin => f.write_str("the twin"),
         }
     }
 }

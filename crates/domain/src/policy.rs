@@ -5,8 +5,8 @@ use borsh::{BorshDeserialize, BorshSerialize};
 use std::io;
 
 use crate::{
-    Decision, Dimension, Explain, MAX_MATCHES, ParameterSetId, PreselectionError, PreselectionRules, Query, Status,
-    Threshold,
+    Decision, Dimension, Explain, MAX_MATCHES, ParameterSetId, PreselectionError, PreselectionRules, Query, SchemeName,
+    Status, Threshold,
 };
 
 /// Longest window of [`Budgets`]: 31 days.
@@ -70,15 +70,23 @@ pub struct Policy {
     pub lock_out: LockOut,
     /// What preselection may be asked for; `None` forbids it.
     pub preselection: Option<PreselectionRules>,
+    /// Under which scheme the index is. A collection that exists keeps it.
+    pub scheme: SchemeName,
 }
 
 /// Added to the byte of `best` if rules of preselection follow at the end.
 const PRESELECTED: u8 = 2;
+/// Added to it if the scheme is `paillier`.
+const PAILLIER: u8 = 4;
 
-// Policies without preselection are encoded as they were before there was one: registries of that time stay readable.
+// Policies of the scheme `glwe` without preselection are encoded as they were before there were these: registries of that time
+// stay readable.
 impl BorshSerialize for Policy {
     fn serialize<W: io::Write>(&self, writer: &mut W) -> io::Result<()> {
-        let last = u8::from(self.best) + if self.preselection.is_some() { PRESELECTED } else { 0 };
+        let flag = |set: bool, flag: u8| if set { flag } else { 0 };
+        let last = u8::from(self.best)
+            | flag(self.preselection.is_some(), PRESELECTED)
+            | flag(self.scheme == SchemeName::Paillier, PAILLIER);
         (self.dimension, self.lowest_threshold, self.highest_threshold).serialize(writer)?;
         (self.verify, self.exists, self.max_matches, last, self.budgets, self.lock_out).serialize(writer)?;
         self.preselection.as_ref().map_or(Ok(()), |rules| rules.serialize(writer))
@@ -90,10 +98,11 @@ impl BorshDeserialize for Policy {
         let (dimension, lowest_threshold, highest_threshold) = BorshDeserialize::deserialize_reader(reader)?;
         let (verify, exists, max_matches, last, budgets, lock_out): (bool, bool, u16, u8, Budgets, LockOut) =
             BorshDeserialize::deserialize_reader(reader)?;
-        if last > PRESELECTED + 1 {
+        if last > (1 | PRESELECTED | PAILLIER) {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "not the rules of `best`"));
         }
-        let preselection = if last >= PRESELECTED { Some(BorshDeserialize::deserialize_reader(reader)?) } else { None };
+        let preselected = last & PRESELECTED != 0;
+        let preselection = if preselected { Some(BorshDeserialize::deserialize_reader(reader)?) } else { None };
         Ok(Self {
             dimension,
             lowest_threshold,
@@ -101,10 +110,11 @@ impl BorshDeserialize for Policy {
             verify,
             exists,
             max_matches,
-            best: last % 2 == 1,
+            best: last & 1 != 0,
             budgets,
             lock_out,
             preselection,
+            scheme: if last & PAILLIER != 0 { SchemeName::Paillier } else { SchemeName::Glwe },
         })
     }
 }
@@ -214,6 +224,10 @@ impl Policy {
             (disable_after == 0 || disable_after >= failures, "a subject is disabled before it is delayed"),
             (disable_after == 0 || failures > 0, "lock-out is off, yet subjects are disabled"),
             (coarse(|r, _| r.most_groups > 0), "preselection with no candidate groups"),
+            (
+                self.preselection.is_none() || self.scheme == SchemeName::Glwe,
+                "preselection is for the scheme `glwe`: under `paillier` all dimensions are decrypted at once",
+            ),
             (coarse(|r, d| (1..d).contains(&r.least_dimensions.into())), "preselection needs some dimensions, not all"),
         ];
         match rules.into_iter().find(|(holds, _)| !holds) {
@@ -242,6 +256,7 @@ impl Policy {
             budgets: Budgets { window_seconds: 0, per_client: 0, per_subject: 0, total: 0 },
             lock_out: LockOut { failures: 0, delay_seconds: 0, disable_after: 0 },
             preselection: None,
+            scheme: SchemeName::Glwe,
         }
     }
 
@@ -305,6 +320,16 @@ mod tests {
         invalid(&|p| p.lock_out.failures = 0);
         invalid(&|p| p.max_matches = MAX_MATCHES + 1);
         invalid(&|p| p.lowest_threshold = Threshold::new(0.8).unwrap());
+        let rules =
+            PreselectionRules { least_dimensions: 16, most_groups: 1, lowest_threshold: Threshold::new(0.0).unwrap() };
+        invalid(&|p| (p.preselection, p.scheme) = (Some(rules.clone()), SchemeName::Paillier));
+        for (preselection, scheme) in
+            [(None, SchemeName::Glwe), (Some(rules.clone()), SchemeName::Glwe), (None, SchemeName::Paillier)]
+        {
+            let policy = Policy { preselection, scheme, ..Policy::standard(dimension) };
+            let bytes = borsh::to_vec(&policy).unwrap();
+            assert_eq!(borsh::from_slice::<Policy>(&bytes).unwrap(), policy);
+        }
         policy.exists = false;
         assert!(matches!(policy.permits(&query(Decision::Exists, 0.4)), Err(PolicyError::Mode { mode: "exists" })));
     }

@@ -26,8 +26,9 @@ pub use group::{
 pub use layout::{Layout, LayoutError, MAX_RANK, SlotPlace};
 pub use masks::{MaskSeed, Masks, uniform_polynomial, uniform_residues};
 pub use messages::{
-    BuildOrder, ClientAnswer, ClientRequest, FromHolder, GroupSums, MAX_ADMISSION, Member, PartPayload, ProbeShape,
-    Refusal, Stage, ToHolder, Verdict, admission_session, build_session, query_session,
+    BuildOrder, ClientAnswer, ClientRequest, Evaluation, FromHolder, FromTwin, GroupSums, MAX_ADMISSION, Member,
+    PartPayload, ProbeAddend, ProbeShape, Refusal, Stage, ToHolder, ToTwin, Verdict, admission_session, build_session,
+    query_session,
 };
 pub use noise::{Noise, decision_noise, score_noise};
 pub use parameters::{GLWE_2048_V1, Parameters, Scales, SealedUse};

@@ -7,7 +7,7 @@ use borsh::{BorshDeserialize, BorshSerialize};
 use veilmatch_domain::{
     CollectionId, Epoch, Explain, GroupId, Part, Party, Revision, SessionId, Status, Suspect, TemplateDigest,
 };
-use veilmatch_secret::{Digest, Label};
+use veilmatch_secret::{Digest, Label, Secret, equal};
 
 use crate::{Layout, MaskSeed};
 
@@ -104,6 +104,136 @@ pub enum ToHolder {
     Erase {
         /// The encoded signed request.
         request: Vec<u8>,
+    },
+    /// Scheme `paillier`: what the two evaluators computed over every live group in the query's scope.
+    Evaluations {
+        /// The query's session.
+        session: SessionId,
+        /// One entry per group, by ascending id.
+        groups: Vec<Evaluation>,
+    },
+}
+
+/// What the two evaluators computed over one group of the scheme `paillier` (DESIGN 4): their product encrypts the scores.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Evaluation {
+    /// The group.
+    pub group: GroupId,
+    /// Its revision.
+    pub revision: Revision,
+    /// The matcher's ciphertext.
+    pub matcher: Vec<u8>,
+    /// The twin's ciphertext.
+    pub twin: Vec<u8>,
+}
+
+/// A holder's addend of an evaluator's share of a probe: residues modulo 2^26, one per dimension. Uniform by itself; redacted and
+/// wiped, because with all the others it is the probe.
+pub struct ProbeAddend(Secret<Vec<u32>>);
+
+impl ProbeAddend {
+    /// From residues.
+    #[must_use]
+    pub fn new(residues: Secret<Vec<u32>>) -> Self {
+        Self(residues)
+    }
+
+    /// The residues.
+    #[must_use]
+    pub fn expose(&self) -> &[u32] {
+        self.0.expose()
+    }
+}
+
+impl Clone for ProbeAddend {
+    fn clone(&self) -> Self {
+        Self(self.0.duplicate())
+    }
+}
+
+impl PartialEq for ProbeAddend {
+    fn eq(&self, other: &Self) -> bool {
+        let bytes =
+            |addend: &Self| Secret::new(addend.expose().iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>());
+        equal(bytes(self).expose(), bytes(other).expose())
+    }
+}
+
+impl Eq for ProbeAddend {}
+
+impl std::fmt::Debug for ProbeAddend {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "ProbeAddend({} residues, redacted)", self.expose().len())
+    }
+}
+
+impl BorshSerialize for ProbeAddend {
+    fn serialize<W: std::io::Write>(&self, writer: &mut W) -> std::io::Result<()> {
+        self.expose().serialize(writer)
+    }
+}
+
+impl BorshDeserialize for ProbeAddend {
+    fn deserialize_reader<R: std::io::Read>(reader: &mut R) -> std::io::Result<Self> {
+        Vec::deserialize_reader(reader).map(|residues| Self(Secret::new(residues)))
+    }
+}
+
+/// From the matcher to its twin.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub enum ToTwin {
+    /// Evaluate these groups with the share of the probe that the holders send.
+    Evaluate {
+        /// The query's session.
+        session: SessionId,
+        /// The collection.
+        collection: CollectionId,
+        /// Groups and their revisions.
+        groups: Vec<(GroupId, Revision)>,
+    },
+    /// A group that the twin asked for.
+    Hold {
+        /// The collection.
+        collection: CollectionId,
+        /// The group.
+        group: GroupId,
+        /// Its revision.
+        revision: Revision,
+        /// One ciphertext per dimension, one behind the other.
+        ciphertexts: Vec<u8>,
+    },
+    /// Forget a session that cannot finish.
+    Abandon {
+        /// The session.
+        session: SessionId,
+    },
+}
+
+/// From the twin to the matcher.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub enum FromTwin {
+    /// The evaluation, re-randomised.
+    Evaluated {
+        /// The query's session.
+        session: SessionId,
+        /// One ciphertext per group, in the order that was asked.
+        ciphertexts: Vec<Vec<u8>>,
+    },
+    /// The twin does not have these groups yet.
+    Missing {
+        /// The query's session.
+        session: SessionId,
+        /// The collection.
+        collection: CollectionId,
+        /// Which.
+        groups: Vec<(GroupId, Revision)>,
+    },
+    /// The session ended without effect.
+    Refused {
+        /// The query's session.
+        session: SessionId,
+        /// Why.
+        refusal: Refusal,
     },
 }
 
@@ -266,6 +396,14 @@ pub enum FromHolder {
         session: SessionId,
         /// By ascending id.
         groups: Vec<GroupId>,
+    },
+    /// Scheme `paillier`, to the matcher and, with other content, to its twin: a holder's addend of the evaluator's share of a
+    /// probe.
+    ProbeShare {
+        /// The query's session.
+        session: SessionId,
+        /// One residue per dimension.
+        addend: ProbeAddend,
     },
 }
 

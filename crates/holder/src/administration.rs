@@ -9,6 +9,7 @@ use veilmatch_sealed::{Administration, ClientVerifyingKey, SignedAdministration}
 use crate::HolderError;
 use crate::audit::{Administered, AuditEvent};
 use crate::holder::{Holder, Reaction};
+use crate::paillier::parameters_of;
 use crate::record::Signer;
 use crate::registry::ClientRecord;
 
@@ -46,6 +47,10 @@ impl Holder {
     }
 
     fn carry_out(&mut self, action: Administration) -> Result<Administered, HolderError> {
+        if let Administration::SetPolicy { collection, policy, .. } = &action {
+            policy.validate()?;
+            self.check_scheme(collection, policy)?;
+        }
         let registry = &mut self.state.registry;
         Ok(match action {
             Administration::RegisterClient { client, key, roles, collections } => {
@@ -61,9 +66,11 @@ impl Holder {
                 Administered::RevokeClient(client)
             }
             Administration::SetPolicy { collection, policy, description } => {
-                policy.validate()?;
-                if description.parameters.as_str() != self.state.parameters.name {
-                    return Err(HolderError::OtherParameters { expected: self.state.parameters.name });
+                let size = self.state.paillier.as_ref().map(|share| share.key().size());
+                let expected = parameters_of(policy.scheme, self.state.parameters.name, size);
+                let expected = expected.ok_or(HolderError::NoShare)?;
+                if description.parameters.as_str() != expected {
+                    return Err(HolderError::OtherParameters { expected });
                 }
                 if let Ok(expected) = registry.dimension(&collection)
                     && expected != policy.dimension

@@ -14,18 +14,21 @@ use rayon::prelude::*;
 use std::io;
 use std::sync::Arc;
 
-use veilmatch_domain::{CollectionId, Dimension, GroupId, SessionId, Suspect};
+use veilmatch_domain::{CollectionId, Dimension, GroupId, SchemeName, SessionId, Suspect};
 use veilmatch_glwe::{
     BuildOrder, FromHolder, MaskSeed, Masks, Member, PartPayload, body_digest, decode_polynomials, encode_polynomials,
 };
 use veilmatch_mpc::Inbox;
+use veilmatch_paillier::{PublicKey, Slots};
 use veilmatch_sealed::SealedTemplate;
 use veilmatch_secret::{Digest, Hasher, Label, Seed};
+use veilmatch_threshold::KeyShare;
 
 use crate::HolderError;
 use crate::error::Speaker;
 use crate::handshake::{Handshake, SharedParts};
 use crate::masks::GroupMasks;
+use crate::paillier::{PartInSlot, encrypt_part};
 use crate::record::{Key, Record};
 use crate::recrypt::{PartOfMember, gallery_part};
 use crate::registry::{RegisteredGroup, RegisteredMember, check_slots};
@@ -78,6 +81,8 @@ pub(crate) struct Build {
     dimension: Dimension,
     members: Vec<RegisteredMember>,
     opened: Vec<OpenedTemplate>,
+    /// This holder's share of the key, if the collection is under the scheme `paillier`.
+    share: Option<Arc<KeyShare>>,
     phase: Phase,
 }
 
@@ -116,7 +121,15 @@ impl Build {
             return Err(HolderError::RestoredEpoch(order.epoch));
         }
         let dimension = state.registry.dimension(&order.collection)?;
-        check_slots(&state.parameters, &order)?;
+        let share = match state.registry.scheme(&order.collection)? {
+            SchemeName::Glwe => None,
+            SchemeName::Paillier => Some(state.paillier_share()?),
+        };
+        let capacity = match &share {
+            None => order.layout.capacity(&state.parameters),
+            Some(share) => Slots::new(share.key().size(), dimension).count(),
+        };
+        check_slots(capacity, &order)?;
         let (session, reader) = (channel.session, state.template_reader()?);
         // The sealed templates are large and only needed here.
         let whole = BuildOrder { members: std::mem::take(&mut order.members), ..order.clone() };
@@ -127,7 +140,7 @@ impl Build {
             Done::Members(templates.map(|templates| Members { templates, content: content(&whole) }))
         });
         let phase = Phase::Computing(ticket);
-        Ok(Self { channel, order, dimension, members: Vec::new(), opened: Vec::new(), phase })
+        Ok(Self { channel, order, dimension, members: Vec::new(), opened: Vec::new(), share, phase })
     }
 
     /// The ticket of the work that is out.
@@ -140,6 +153,7 @@ impl Build {
         match done {
             Done::Members(read) => self.begin(state, read?),
             Done::Recrypted(recrypted) => self.tell_parts(state, recrypted?),
+            Done::Encrypted(ciphertexts) => self.prepare_encrypted(state, ciphertexts?),
             _ => Err(HolderError::OutOfTurn(self.channel.session)),
         }
     }
@@ -178,6 +192,10 @@ impl Build {
             let Some(agreed) = handshake.advance(state, &mut self.channel)? else { return Ok(()) };
             for compared in handshake.compare_parts(state.party, &agreed) {
                 compared?;
+            }
+            if let Some(share) = &self.share {
+                let key = share.key().clone();
+                return self.encrypt(state, key);
             }
             let label = label(state, &self.order);
             let masks = agreed.masks(label.clone());
@@ -265,6 +283,36 @@ impl Build {
         Ok(())
     }
 
+    /// Hands out the encryption of this holder's own part of every member: nobody else's copy of it is compared, as both
+    /// schemes' statements say.
+    fn encrypt(&mut self, state: &mut State, key: PublicKey) -> Result<(), HolderError> {
+        let (dimension, opened) = (self.dimension, std::mem::take(&mut self.opened));
+        let slots: Vec<usize> = self.members.iter().map(|member| member.slot).collect();
+        // Fresh each time: a retry encrypts anew, which says nothing about what was encrypted before.
+        let seed = Seed::random(state.entropy.as_mut());
+        let ticket = state.hand_out(self.channel.session, move || {
+            let members = slots.iter().zip(&opened);
+            let members: Vec<PartInSlot<'_>> =
+                members.map(|(&slot, opened)| PartInSlot { slot, values: opened.own.expose() }).collect();
+            Done::Encrypted(encrypt_part(&key, dimension, &members, &seed))
+        });
+        self.phase = Phase::Computing(ticket);
+        Ok(())
+    }
+
+    /// Sends the encrypted part: the revision is then ready to be committed.
+    fn prepare_encrypted(&mut self, state: &mut State, ciphertexts: Vec<u8>) -> Result<(), HolderError> {
+        let session = self.channel.session;
+        let [part, _] = state.party.parts();
+        state.tell_matcher(&FromHolder::GroupPart { session, part, payload: PartPayload::Polynomials(ciphertexts) })?;
+        let BuildOrder { group, revision, epoch, layout, .. } = self.order;
+        let members = std::mem::take(&mut self.members);
+        let group = RegisteredGroup::without_masks((group, revision, epoch), layout, self.dimension, members);
+        self.phase = Phase::AwaitingCommit(Box::new(group));
+        state.saves.extend(self.prepared(session));
+        Ok(())
+    }
+
     /// Tells the peers digests of the parts that they share, and check vectors.
     fn tell_parts(&mut self, state: &mut State, recrypted: Box<Recrypted>) -> Result<(), HolderError> {
         let [own, _] = state.party.parts();
@@ -341,7 +389,7 @@ impl Build {
         let channel = Channel::new(session, group.epoch, Inbox::new(session));
         let dimension = group.dimension;
         let phase = Phase::AwaitingCommit(Box::new(group));
-        Ok((attempt, Self { channel, order, dimension, members: Vec::new(), opened: Vec::new(), phase }))
+        Ok((attempt, Self { channel, order, dimension, members: Vec::new(), opened: Vec::new(), share: None, phase }))
     }
 
     /// The matcher has the sum: the revision becomes live, what it replaces is revoked.

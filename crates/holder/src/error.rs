@@ -1,8 +1,8 @@
 //! Why a holder refuses, and whom it points at. No secret, score or coordinate is ever part of an error.
 
 use veilmatch_domain::{
-    ClientId, CollectionId, Epoch, Explain, GroupId, Part, Party, PolicyError, Revision, Role, SessionId, Status,
-    SubjectId, Suspect,
+    ClientId, CollectionId, Epoch, Explain, GroupId, Part, Party, PolicyError, Revision, Role, SchemeName, SessionId,
+    Status, SubjectId, Suspect,
 };
 use veilmatch_glwe::Refusal;
 use veilmatch_mpc::ProtocolError;
@@ -125,6 +125,24 @@ pub enum HolderError {
     OtherParameters {
         /// Its own.
         expected: &'static str,
+    },
+    /// The collection is under another scheme.
+    #[error("the collection is under the scheme `{expected}`")]
+    OtherScheme {
+        /// Which.
+        expected: SchemeName,
+    },
+    /// This holder has no share of a threshold key.
+    #[error("this key holder has no share of a threshold Paillier key")]
+    NoShare,
+    /// A share of a threshold key that is another holder's, or of another key than the one that collections are under.
+    #[error("the share of a threshold key is not this key holder's, or of another key than it has")]
+    OtherShare,
+    /// A holder's part of a joint decryption is wrong: its proof does not hold.
+    #[error("key holder {party} decrypted wrongly: its proof does not hold")]
+    WrongDecryption {
+        /// Who.
+        party: Party,
     },
     /// There is no connection between two holders. Neither can tell which of them is the cause.
     #[error("key holder {by} is not connected to key holder {party}")]
@@ -378,7 +396,7 @@ impl HolderError {
             Self::CopiesDiffer { part } => vec![Suspect::Client, Suspect::holders_of(*part)],
             Self::BodiesDiffer { part } | Self::CheckVectorsDiffer { part } => vec![Suspect::holders_of(*part)],
             Self::RefusedByPeer { by } => vec![Suspect::Client, Suspect::Holder(*by)],
-            Self::CommitmentBroken { party } => vec![Suspect::Holder(*party)],
+            Self::CommitmentBroken { party } | Self::WrongDecryption { party } => vec![Suspect::Holder(*party)],
             Self::PeerLost { by, party } => vec![Suspect::pair(*by, *party)],
             Self::CommitmentsDiffer { suspect } | Self::VotesDiffer { suspect } => vec![*suspect],
             Self::RequestsDiffer { suspects } | Self::SumsDiffer { suspects } | Self::TimedOut { suspects } => {
@@ -430,6 +448,9 @@ impl HolderError {
             // Who sent the probe again cannot be told from here.
             Self::SessionSpent(_) => vec![Suspect::Client, Suspect::Matcher],
             Self::NoKeys
+            | Self::NoShare
+            | Self::OtherShare
+            | Self::OtherScheme { .. }
             | Self::RestoredEpoch(_)
             | Self::RestoreNotAllowed { .. }
             | Self::EmptyScope
@@ -472,6 +493,10 @@ impl Explain for HolderError {
             Self::NotAddressed => "not-addressed",
             Self::OtherKey(_) => "other-client-key",
             Self::OtherParameters { .. } => "other-parameters",
+            Self::OtherScheme { .. } => "other-scheme",
+            Self::NoShare => "no-threshold-share",
+            Self::OtherShare => "other-threshold-share",
+            Self::WrongDecryption { .. } => "wrong-decryption",
             Self::PeerLost { .. } => "peer-lost",
             Self::ExpiresTooLate { .. } => "expires-too-late",
             Self::ClientRevoked(_) => "client-revoked",
@@ -540,6 +565,8 @@ impl Explain for HolderError {
             Self::UnknownCollection(_) | Self::UnknownSubject(_) | Self::UnknownSession(_) => Status::NotFound,
             Self::AlreadyEnrolled(_) | Self::OtherKey(_) => Status::AlreadyExists,
             Self::NoKeys
+            | Self::NoShare
+            | Self::OtherShare
             | Self::EmptyScope
             | Self::WrongEpoch(_)
             | Self::RestoredEpoch(_)
@@ -549,6 +576,7 @@ impl Explain for HolderError {
             Self::Malformed { .. }
             | Self::ExpiresTooLate { .. }
             | Self::OtherParameters { .. }
+            | Self::OtherScheme { .. }
             | Self::WrongUse { .. }
             | Self::WrongDimension { .. }
             | Self::BatchSize { .. }
@@ -595,6 +623,9 @@ impl Explain for HolderError {
             Self::UnknownAdministrator => "add the administrator's public key to this key holder's configuration",
             Self::NotAddressed => "sign a request for this key holder",
             Self::OtherKey(_) => "revoke the client and register the new key under a new id",
+            Self::OtherScheme { .. } => "keep the collection's scheme, or make another collection",
+            Self::NoShare => "hold a dealer's ceremony and give every key holder its share first",
+            Self::OtherShare => "install the share that the dealer made for this key holder",
             Self::OtherParameters { .. } => "describe the collection with the parameter set that all parties run",
             Self::TimedOut { .. } | Self::PeerLost { .. } => {
                 "check that the party runs and is reachable, then ask again with a new request"

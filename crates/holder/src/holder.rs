@@ -49,6 +49,8 @@ pub enum Recipient {
     Matcher,
     /// Another holder.
     Peer(Party),
+    /// The matcher's twin: the second evaluator of the scheme `paillier`.
+    Twin,
 }
 
 /// Where a message comes from, as the transport authenticated it.
@@ -269,6 +271,7 @@ impl Holder {
             current: None,
             restored: None,
             gallery_secrets: BTreeMap::new(),
+            paillier: None,
             registry: Registry::default(),
             audit: AuditLog::default(),
             ledger: Ledger::default(),
@@ -337,6 +340,7 @@ impl Holder {
     /// [`HolderError::Policy`] if the policy contradicts itself.
     pub fn set_policy(&mut self, collection: CollectionId, policy: Policy) -> Result<Reaction, HolderError> {
         policy.validate()?;
+        self.check_scheme(&collection, &policy)?;
         self.state.registry.set_policy(collection, policy);
         Ok(self.reaction(None))
     }
@@ -598,6 +602,15 @@ impl Holder {
                 }
                 self.with(session, |open, state| match open {
                     Session::Query(s) => s.sums(state, stage, groups).map(|()| s.is_finished()),
+                    Session::Admission(_) | Session::Build(_) => Err(HolderError::OutOfTurn(session)),
+                })
+            }
+            ToHolder::Evaluations { session, groups } => {
+                if self.state.registry.is_spent(&session) {
+                    return Err((Some(session), HolderError::SessionSpent(session)));
+                }
+                self.with(session, |open, state| match open {
+                    Session::Query(s) => s.evaluations(state, groups).map(|()| s.is_finished()),
                     Session::Admission(_) | Session::Build(_) => Err(HolderError::OutOfTurn(session)),
                 })
             }

@@ -38,6 +38,7 @@ mod ledger;
 mod masks;
 mod memory;
 mod nonces;
+mod paillier;
 mod query;
 mod record;
 mod recrypt;

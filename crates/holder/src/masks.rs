@@ -74,6 +74,11 @@ impl BorshDeserialize for GroupMasks {
 }
 
 impl GroupMasks {
+    /// Of a group that has none.
+    pub(crate) fn none() -> Self {
+        Self { seed: MaskSeed([0; 32]), kept: OnceLock::new() }
+    }
+
     /// Masks that are expanded already; kept if there is room.
     pub(crate) fn expanded(parameters: &Parameters, masks: &Masks, room: &Arc<MaskRoom>) -> Self {
         let kept = room.reserve(arranged(parameters, &masks.values)).map(OnceLock::from).unwrap_or_default();

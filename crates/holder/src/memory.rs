@@ -1,12 +1,14 @@
 //! A holder made again from what it stored.
 
 use std::io;
+use std::sync::Arc;
 
 use veilmatch_domain::{Explain, Party, Status};
 use veilmatch_glwe::Parameters;
 use veilmatch_mpc::PairwiseSeeds;
 use veilmatch_sealed::ClientSigningKey;
 use veilmatch_secret::{Digest, Entropy, Secret, Seed};
+use veilmatch_threshold::KeyShare;
 
 use crate::HolderSecretKey;
 use crate::admission::Admission;
@@ -204,6 +206,10 @@ impl Holder {
                 let (attempt, session) = Build::restore(*id, value)?;
                 self.attempts.insert(*id, attempt);
                 self.sessions.insert(*id, Session::Build(Box::new(session)));
+            }
+            Key::PaillierShare => {
+                let share = KeyShare::from_bytes(value).map_err(|_| io::ErrorKind::InvalidData)?;
+                self.state.paillier = Some(Arc::new(share));
             }
             Key::Restored => self.state.restored = Some(borsh::from_slice(value)?),
             key => return self.escrow.remember(key, value),

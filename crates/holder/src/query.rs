@@ -27,12 +27,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use veilmatch_domain::{
-    Decision, Epoch, Outcome, Party, Purpose, Query as Asked, Role, SubjectId, Suspect, TemplateDigest,
+    Decision, Epoch, GroupId, Outcome, Party, Purpose, Query as Asked, Revision, Role, SchemeName, SubjectId, Suspect,
+    TemplateDigest,
 };
-use veilmatch_glwe::{FromHolder, GroupSums, ProbeCiphertext, ProbeShape, Stage};
+use veilmatch_glwe::{Evaluation, FromHolder, GroupSums, ProbeCiphertext, ProbeShape, Stage};
 use veilmatch_mpc::{Answer, PairwiseSeeds, Question, read_answer};
 use veilmatch_sealed::{Associated, SealedTemplate, seal_reply};
 use veilmatch_secret::{Counter, Digest, Label, Secret, Seed};
+use veilmatch_threshold::KeyShare;
 
 use crate::HolderError;
 use crate::admission::REQUEST_SECONDS;
@@ -46,10 +48,13 @@ use crate::state::{Channel, State};
 use crate::unseal::OpenedTemplate;
 use crate::work::Done;
 
+mod evaluation;
 mod preselection;
 mod probe;
 mod sharing;
 
+use evaluation::Opening;
+pub(crate) use evaluation::{Contributed, Products};
 use probe::{Norm, OwnProbe, ProbeNews};
 pub(crate) use sharing::Shares;
 use sharing::{Probe, Sharing};
@@ -69,6 +74,8 @@ enum Phase {
     AwaitingSums,
     /// The sums are being checked.
     Computing(u64),
+    /// Scheme `paillier`: what the evaluators computed is masked and decrypted.
+    Opening(Box<Opening>),
     Decision(Deciding),
     Finished,
 }
@@ -105,6 +112,9 @@ pub(crate) struct Query {
     probe_secret: Option<Arc<SecretParts>>,
     probes: BTreeMap<ProbeShape, Arc<ProbeCiphertext>>,
     early_sums: Option<Vec<GroupSums>>,
+    /// This holder's share of the key, if the collection is under the scheme `paillier`.
+    share: Option<Arc<KeyShare>>,
+    early_evaluations: Option<Vec<Evaluation>>,
     norm: Norm,
     phase: Phase,
 }
@@ -143,6 +153,10 @@ impl Query {
             Asking { client: client.clone(), collection: collection.clone(), subject, nonce, expires, openings };
         state.ledger.check(policy, &asking, under_way, state.now)?;
         let window_seconds = policy.budgets.window_seconds;
+        let share = match policy.scheme {
+            SchemeName::Glwe => None,
+            SchemeName::Paillier => Some(state.paillier_share()?),
+        };
 
         let scope = match &asked.decision {
             Decision::Verify { subject } => {
@@ -185,6 +199,8 @@ impl Query {
             probe_secret: None,
             probes: BTreeMap::new(),
             early_sums: None,
+            share,
+            early_evaluations: None,
             norm: Norm::Ahead,
             phase: Phase::Handshake(handshake),
         })
@@ -198,6 +214,9 @@ impl Query {
     pub(crate) fn sums(&mut self, state: &mut State, stage: Stage, groups: Vec<GroupSums>) -> Result<(), HolderError> {
         if stage != self.stage {
             return Err(HolderError::OtherStage(self.channel.session));
+        }
+        if self.share.is_some() {
+            return Err(HolderError::OutOfTurn(self.channel.session));
         }
         if self.early_sums.is_some() || matches!(self.phase, Phase::Computing(_) | Phase::Decision(_) | Phase::Finished)
         {
@@ -221,6 +240,12 @@ impl Query {
                         compared?;
                     }
                     self.norm = Norm::Running(Box::new(self.start_norm_check(state, &agreed.seeds)?));
+                    if self.share.is_some() {
+                        self.agreed = Some(agreed);
+                        self.share_probe(state)?;
+                        self.phase = Phase::AwaitingSums;
+                        continue;
+                    }
                     self.probe_secret = Some(Arc::new(SecretParts::of_probe(&state.ring, &agreed.seeds)));
                     self.agreed = Some(agreed);
                     let probes = self.recrypt(state)?;
@@ -234,6 +259,12 @@ impl Query {
                     self.complete_probes(state, own, next, previous)?;
                     self.phase = Phase::AwaitingSums;
                 }
+                Phase::AwaitingSums if self.share.is_some() => {
+                    let Some(groups) = self.early_evaluations.take() else { return Ok(()) };
+                    let opening = self.multiply(state, groups)?;
+                    self.phase = Phase::Opening(Box::new(opening));
+                }
+                Phase::Opening(_) => return self.advance_opening(state),
                 Phase::AwaitingSums => {
                     let Some(groups) = self.early_sums.take() else { return Ok(()) };
                     let ticket = self.compute_shares(state, groups)?;
@@ -284,14 +315,14 @@ impl Query {
         if record.still_serves(&self.scope) { Ok(()) } else { Err(HolderError::RegistryChanged) }
     }
 
-    /// Checks that the sums are named for live groups in the scope and hands out the rest: their scan check and this holder's
-    /// shares of the scores.
-    fn compute_shares(&mut self, state: &mut State, groups: Vec<GroupSums>) -> Result<u64, HolderError> {
-        self.check_scope(state)?;
-        let collection = &self.associated.collection;
-        let record = state.registry.collection(collection)?;
-        for sums in &groups {
-            let (group, revision) = (sums.group, sums.revision);
+    /// Whether what the matcher names are live groups in the scope.
+    fn check_groups(
+        &self,
+        state: &State,
+        named: impl IntoIterator<Item = (GroupId, Revision)>,
+    ) -> Result<(), HolderError> {
+        let record = state.registry.collection(&self.associated.collection)?;
+        for (group, revision) in named {
             let place = self.scope.groups.binary_search_by_key(&group, |served| served.group.group);
             match place.ok().and_then(|place| self.scope.groups.get(place)) {
                 Some(served) if served.group.revision == revision => {}
@@ -301,6 +332,15 @@ impl Query {
                 _ => return Err(HolderError::UnregisteredGroup { group }),
             }
         }
+        Ok(())
+    }
+
+    /// Checks that the sums are named for live groups in the scope and hands out the rest: their scan check and this holder's
+    /// shares of the scores.
+    fn compute_shares(&mut self, state: &mut State, groups: Vec<GroupSums>) -> Result<u64, HolderError> {
+        self.check_scope(state)?;
+        let collection = &self.associated.collection;
+        self.check_groups(state, groups.iter().map(|sums| (sums.group, sums.revision)))?;
         let mut ranks: BTreeMap<Epoch, usize> = BTreeMap::new();
         for served in &self.scope.groups {
             let rank = ranks.entry(served.group.epoch).or_default();
@@ -358,12 +398,21 @@ impl Query {
     /// The sums have passed: tells the peers a digest of everything that the answer depends on and begins the comparison.
     /// From here on the session is spent.
     pub(crate) fn worked(&mut self, state: &mut State, done: Done) -> Result<(), HolderError> {
-        let Done::Shares(shares) = done else { return Err(HolderError::OutOfTurn(self.channel.session)) };
-        let Shares { mut shares, coarse, agreement } = shares?;
+        let shares = match done {
+            Done::Shares(shares) => shares?,
+            Done::Multiplied(products) => return self.commit_masks(state, *products?),
+            Done::Contributed(contributed) => return self.contribute(state, *contributed?),
+            _ => return Err(HolderError::OutOfTurn(self.channel.session)),
+        };
+        let Shares { mut shares, coarse, agreement } = shares;
         self.check_scope(state)?;
         self.coarse = coarse;
-        for peer in state.party.peers() {
-            self.channel.send(state, sums_step(self.stage), peer, &agreement)?;
+        // Under `paillier` the digests were compared before anything was decrypted.
+        let agreed = self.share.is_some();
+        if !agreed {
+            for peer in state.party.peers() {
+                self.channel.send(state, sums_step(self.stage), peer, &agreement)?;
+            }
         }
         let shares = std::mem::take(shares.expose_mut());
         let (wanted, session, first_step) = match (self.stage, self.asked.preselection) {
@@ -376,13 +425,17 @@ impl Query {
         let seeds = self.seeds()?;
         let seeds = PairwiseSeeds { own: seeds.own.duplicate(), next: seeds.next.duplicate() };
         let run = Run::start_as(session, state, &mut self.channel, &seeds, wanted, shares, first_step)?;
-        self.phase = Phase::Decision(Deciding { run, agreement, agreed: false });
+        self.phase = Phase::Decision(Deciding { run, agreement, agreed });
         Ok(())
     }
 
     /// The ticket of the work that is out.
     pub(crate) fn computing(&self) -> Option<u64> {
-        if let Phase::Computing(ticket) = self.phase { Some(ticket) } else { None }
+        match &self.phase {
+            Phase::Computing(ticket) => Some(*ticket),
+            Phase::Opening(opening) => opening.computing(),
+            _ => None,
+        }
     }
 
     /// Logs the outcome and seals it for the client. The session is over.
@@ -415,6 +468,7 @@ impl Query {
         };
         let mut suspects = match &self.phase {
             Phase::Computing(_) => Vec::new(),
+            Phase::Opening(opening) => opening.late(self, state.party),
             Phase::Handshake(_) => self.channel.late(state.party),
             Phase::Probe(_) => self.channel.late_at(state.party, PROBE),
             Phase::Decision(deciding) if !deciding.agreed => self.channel.late_at(state.party, sums_step(self.stage)),

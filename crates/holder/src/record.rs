@@ -77,6 +77,8 @@ pub(crate) enum Key {
     AdmittedBy(CollectionId, SessionId),
     /// The nonces of those templates' requests, and when the last of them expires.
     NoncesOf(SessionId),
+    /// This holder's share of the threshold key of the scheme `paillier`.
+    PaillierShare,
 }
 
 impl Key {
@@ -101,6 +103,7 @@ impl Key {
             Key::Escrow(..) | Key::OwnSplit => "escrow",
             Key::RestorePermission(_) => "restore permission",
             Key::Restored => "restored",
+            Key::PaillierShare => "share of a threshold key",
             Key::UsedLabel(..) => "used label",
         }
     }

@@ -10,10 +10,10 @@ use std::io;
 use std::sync::{Arc, OnceLock};
 
 use veilmatch_domain::{
-    ClientId, CollectionId, Dimension, Epoch, GroupId, Policy, Purpose, Revision, Role, Roles, SessionId, SubjectId,
-    TemplateDigest, Timestamp,
+    ClientId, CollectionId, Dimension, Epoch, GroupId, Policy, Purpose, Revision, Role, Roles, SchemeName, SessionId,
+    SubjectId, TemplateDigest, Timestamp,
 };
-use veilmatch_glwe::{BuildOrder, Layout, MaskSeed, Parameters};
+use veilmatch_glwe::{BuildOrder, Layout, MaskSeed};
 use veilmatch_kernels::Ring;
 use veilmatch_sealed::ClientVerifyingKey;
 use veilmatch_secret::{Digest, Hasher, Seed};
@@ -56,8 +56,22 @@ pub(crate) struct RegisteredGroup {
     /// Seed of ρ, known to the holders alone.
     #[borsh(serialize_with = "seed::write", deserialize_with = "seed::read")]
     pub check_seed: Seed,
-    /// C_{g,j} for both checks.
+    /// C_{g,j} for both checks; empty under the scheme `paillier`, which has neither masks nor a scan check.
     pub checks: [CheckVector; CHECKS],
+}
+
+impl RegisteredGroup {
+    /// A group of the scheme `paillier`.
+    pub(crate) fn without_masks(
+        (group, revision, epoch): (GroupId, Revision, Epoch),
+        layout: Layout,
+        dimension: Dimension,
+        members: Vec<RegisteredMember>,
+    ) -> Self {
+        let (masks, check_seed) = (GroupMasks::none(), Seed::from_bytes([0; 32]));
+        let checks = [Vec::new(), Vec::new()];
+        Self { group, revision, epoch, layout, members, dimension, masks, check_seed, checks }
+    }
 }
 
 impl std::fmt::Debug for RegisteredGroup {
@@ -658,6 +672,15 @@ impl Registry {
         self.collections.iter()
     }
 
+    /// The scheme of a collection.
+    ///
+    /// # Errors
+    /// [`HolderError::UnknownCollection`].
+    pub(crate) fn scheme(&self, collection: &CollectionId) -> Result<SchemeName, HolderError> {
+        let policy = self.collection(collection)?.policy();
+        Ok(policy.ok_or_else(|| HolderError::UnknownCollection(collection.clone()))?.scheme)
+    }
+
     /// The dimension of a collection's templates and probes.
     ///
     /// # Errors
@@ -797,10 +820,10 @@ impl Registry {
     }
 }
 
-/// Checks that an order's slots ascend and fit its layout.
-pub(crate) fn check_slots(parameters: &Parameters, order: &BuildOrder) -> Result<(), HolderError> {
+/// Checks that an order's slots ascend and that a group has them.
+pub(crate) fn check_slots(capacity: usize, order: &BuildOrder) -> Result<(), HolderError> {
     let fit = order.members.is_sorted_by(|a, b| a.slot < b.slot)
-        && order.members.last().is_some_and(|m| (m.slot as usize) < order.layout.capacity(parameters));
+        && order.members.last().is_some_and(|m| (m.slot as usize) < capacity);
     if fit { Ok(()) } else { Err(HolderError::BadSlots) }
 }
 

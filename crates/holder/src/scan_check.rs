@@ -97,12 +97,16 @@ pub(crate) struct CheckSums {
 impl CheckSums {
     /// A group went live.
     pub(crate) fn put_up(&mut self, group: &Arc<RegisteredGroup>) {
+        // Under `paillier` there is nothing to add up.
+        if length(group) == 0 {
+            return;
+        }
         self.added.insert(group.group, Arc::clone(group));
     }
 
     /// A group that was live is not any more.
     pub(crate) fn take_down(&mut self, group: &Arc<RegisteredGroup>) {
-        if self.added.remove(&group.group).is_none() {
+        if self.added.remove(&group.group).is_none() && length(group) > 0 {
             self.removed.push(Arc::clone(group));
         }
     }

@@ -10,6 +10,7 @@ use veilmatch_kernels::Ring;
 use veilmatch_mpc::{Frame, Inbox, Links};
 use veilmatch_sealed::{ClientSigningKey, HolderPublicKey};
 use veilmatch_secret::Entropy;
+use veilmatch_threshold::KeyShare;
 
 use crate::audit::{AuditEntry, AuditEvent, AuditLog};
 use crate::error::Speaker;
@@ -41,6 +42,8 @@ pub(crate) struct State {
     /// The epoch that this holder was restored in, until the next one begins.
     pub(crate) restored: Option<Epoch>,
     pub(crate) gallery_secrets: BTreeMap<(Epoch, CollectionId, usize), Arc<SecretParts>>,
+    /// This holder's share of the threshold key of the scheme `paillier`.
+    pub(crate) paillier: Option<Arc<KeyShare>>,
     pub(crate) registry: Registry,
     pub(crate) audit: AuditLog,
     pub(crate) ledger: Ledger,
@@ -121,6 +124,17 @@ impl State {
         let parts = Arc::new(self.keys(epoch)?.gallery_secret(&self.parameters, &self.ring, collection, body));
         self.gallery_secrets.insert(key, Arc::clone(&parts));
         Ok(parts)
+    }
+
+    /// This holder's share of the key of the scheme `paillier`.
+    pub(crate) fn paillier_share(&self) -> Result<Arc<KeyShare>, HolderError> {
+        self.paillier.as_ref().map(Arc::clone).ok_or(HolderError::NoShare)
+    }
+
+    pub(crate) fn tell_twin(&mut self, message: &FromHolder) -> Result<(), HolderError> {
+        let bytes = encode(message, Speaker::Matcher)?;
+        self.outbox.push(Outbound { to: Recipient::Twin, bytes });
+        Ok(())
     }
 
     /// Tells the matcher which epoch is current here.

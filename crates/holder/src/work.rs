@@ -11,7 +11,7 @@ use veilmatch_sealed::{Associated, HolderPublicKey, SealedTemplate};
 use veilmatch_secret::Digest;
 
 use crate::build::{Members, Recrypted};
-use crate::query::Shares;
+use crate::query::{Contributed, Products, Shares};
 use crate::registry::ClientRecord;
 use crate::unseal::{OpenedTemplate, RecentPackets, open_parts, unseal};
 use crate::{HolderError, HolderSecretKey};
@@ -41,6 +41,12 @@ pub(crate) enum Done {
     Recrypted(Result<Box<Recrypted>, HolderError>),
     /// Query: sums checked, shares of scores.
     Shares(Result<Shares, HolderError>),
+    /// Build under `paillier`: this holder's part, encrypted.
+    Encrypted(Result<Vec<u8>, HolderError>),
+    /// Query under `paillier`: products of the evaluators, and masks.
+    Multiplied(Result<Box<Products>, HolderError>),
+    /// Query under `paillier`: what is decrypted jointly.
+    Contributed(Result<Box<Contributed>, HolderError>),
 }
 
 impl Work {

@@ -31,6 +31,7 @@ mod knowledge;
 mod packing;
 mod plaintext;
 mod probe;
+mod slots;
 
 #[cfg(test)]
 mod fixtures;
@@ -48,3 +49,4 @@ pub use knowledge::{KnowledgeProof, MAX_PROVEN};
 pub use packing::{MASK_BITS, MASKS, Packing, SCALE, SCORE_BITS};
 pub use plaintext::Plaintext;
 pub use probe::{EXPONENT_BITS, ProbeShare, evaluate_vartime, split_probe};
+pub use slots::{SCALE_BITS, STATISTICAL_BITS, Slots, TORUS_BITS, centred};
