@@ -62,7 +62,7 @@ impl Arithmetic {
     }
 
     /// t := (t + m·n)/2^512 in the limbs from the ninth, with m such that it divides; t has eight limbs more than n. `carry`
-    /// is added at the limb behind n. The new carry, 0 or 1. The lowest eight limbs are left without meaning.
+    /// is added at the limb behind n. The new carry, 0 or 1. The lowest eight limbs become m.
     pub(super) fn reduce_block(self, t: &mut [u64], n: &[u64], negative_inverse: u64, carry: u64) -> u64 {
         assert!(t.len() == n.len() + BLOCK && n.len().is_multiple_of(BLOCK) && !n.is_empty(), "whole blocks");
         match self.0 {
@@ -81,12 +81,18 @@ fn block(a: &[u64], at: usize) -> &[u64; BLOCK] {
 
 /// out := a·b; out has as many limbs as both.
 pub(super) fn product(arithmetic: Arithmetic, out: &mut [u64], a: &[u64], b: &[u64]) {
-    assert!(out.len() == a.len() + b.len(), "a product has the limbs of both factors");
     out.fill(0);
+    add_product(arithmetic, out, a, b);
+}
+
+/// out += a·b; out has as many limbs as both. The carry, 0 or 1.
+pub(super) fn add_product(arithmetic: Arithmetic, out: &mut [u64], a: &[u64], b: &[u64]) -> u64 {
+    assert!(out.len() == a.len() + b.len(), "a product has the limbs of both factors");
+    let mut carry = 0;
     for at in (0..b.len()).step_by(BLOCK) {
-        // What lies behind s is still zero: no carry comes out.
-        arithmetic.add_block(&mut out[at..at + a.len() + BLOCK], a, block(b, at), 0);
+        carry = arithmetic.add_block(&mut out[at..at + a.len() + BLOCK], a, block(b, at), carry);
     }
+    carry
 }
 
 /// out := a²; both lists have twice the limbs of a.
@@ -110,7 +116,8 @@ pub(super) fn square(arithmetic: Arithmetic, out: &mut [u64], diagonal: &mut [u6
     }
 }
 
-/// t·2^(−64·limbs) mod n, up to one n, in the upper half of t and the carry. t is below n·2^(64·limbs).
+/// t·2^(−64·limbs) mod n, up to one n if t is below n·2^(64·limbs), in the upper half of t and the carry. In the lower half is the
+/// m of (t + m·n)/2^(64·limbs).
 pub(super) fn reduce(arithmetic: Arithmetic, t: &mut [u64], n: &[u64], negative_inverse: u64) -> u64 {
     assert!(t.len() == 2 * n.len(), "a product has twice the limbs");
     let mut carry = 0;
@@ -163,6 +170,8 @@ fn reduce_block(t: &mut [u64], n: &[u64], negative_inverse: u64, carry: u64) -> 
     for i in 0..BLOCK {
         let multiple = t[i].wrapping_mul(negative_inverse);
         let out = add_row(&mut t[i..i + n.len()], n, multiple);
+        // The sum left a zero here.
+        t[i] = multiple;
         (t[i + n.len()], carry) = add_with_carry(t[i + n.len()], out, carry);
     }
     u64::from(carry)
