@@ -21,7 +21,7 @@
 //! **What an opened slot hides.** M_t has at least one mask of 64 bits that the reader does not know; the slot's distribution for
 //! two scores differs by at most 2^24/2^64 = 2^−40 (DESIGN section 4 chooses the width).
 
-use veilmatch_kernels::montgomery::limbs;
+use veilmatch_kernels::montgomery::{Modular, limbs};
 use veilmatch_secret::Secret;
 
 use crate::ciphertext::check_all;
@@ -185,7 +185,7 @@ impl Packing {
         self.fits(coordinates.len())?;
         check_all(key, coordinates)?;
         let mut work = key.group().workspace();
-        let mut all = coordinates.iter().rev().map(|c| c.to_montgomery(key, &mut key.group().workspace()));
+        let mut all = coordinates.iter().rev().map(|c| c.to_inner(key, &mut key.group().workspace()));
         let mut sum =
             all.next().ok_or(PaillierError::Count { what: "coordinates", found: 0, expected: self.slots() })?;
         for coordinate in all {
@@ -194,7 +194,7 @@ impl Packing {
             }
             key.group().multiply_assign(&mut work, &mut sum, &coordinate);
         }
-        Ok(Ciphertext::from_montgomery(key, &mut work, sum))
+        Ok(Ciphertext::from_inner(key, &mut work, sum))
     }
 }
 

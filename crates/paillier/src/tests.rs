@@ -3,6 +3,7 @@
 use borsh::BorshDeserialize;
 use num_bigint::{BigInt, BigUint};
 use proptest::prelude::*;
+use veilmatch_kernels::montgomery::Modular;
 use veilmatch_secret::Secret;
 
 use crate::fixtures::{Fixture, entropy, fixture, large_fixture};

@@ -14,6 +14,8 @@
 //!
 //! A square takes u = x_0·(2x_1 mod n) + 2n − m + δ·R.
 
+use zeroize::Zeroizing;
+
 use super::{Arithmetic, Modular, ModulusError, Montgomery, Workspace, limbs, rows};
 
 /// A modulus n² whose root n is known.
@@ -77,6 +79,27 @@ impl SquaredModulus {
     #[must_use]
     pub fn root(&self) -> &[u64] {
         self.root.modulus()
+    }
+
+    /// a := a·(1 + m·n) for a in inner form and m below n: the upper digit becomes x_1 + m·x_0.
+    ///
+    /// # Panics
+    /// If a list has another length than n² or n, here and below.
+    pub fn multiply_one_plus(&self, work: &mut Workspace, a: &mut [u64], m: &[u64]) {
+        let mut factor = Zeroizing::new(m.to_vec());
+        self.root.enter(work, &mut factor);
+        let (low, high) = a.split_at_mut(self.half());
+        self.root.multiply_assign(work, &mut factor, low);
+        let carry = limbs::add_assign(&mut factor, high);
+        self.root.subtract_once(carry, &factor, high);
+    }
+
+    /// a := a·x·R^−2 modulo n, for a modulo n and x modulo n², both canonical: what a common factor of x with n is found with.
+    pub fn multiply_root(&self, work: &mut Workspace, a: &mut [u64], x: &[u64]) {
+        work.product.copy_from_slice(x);
+        let mut residue = vec![0; self.half()];
+        self.root.reduce(work, &mut residue);
+        self.root.multiply_assign(work, a, &residue);
     }
 
     /// Twice a pair.

@@ -225,6 +225,28 @@ proptest! {
     }
 }
 
+proptest! {
+    #[test]
+    fn one_plus_a_multiple_of_the_root((n, a, b) in case(), largest in any::<bool>()) {
+        let mut n = n;
+        *n.last_mut().unwrap() |= 1 << 63;
+        let modulus = SquaredModulus::new(&n).unwrap();
+        let (root, square) = (big(&n), big(&n) * big(&n));
+        let mut work = modulus.workspace();
+        let m = if largest { limbs_of(&(&root - 1u8), n.len()) } else { a.clone() };
+        let mut x = limbs_of(&(big(&b) * &root + big(&a)), 2 * n.len());
+        let start = x.clone();
+        modulus.enter(&mut work, &mut x);
+        modulus.multiply_one_plus(&mut work, &mut x, &m);
+        modulus.leave(&mut work, &mut x);
+        prop_assert_eq!(big(&x), big(&start) * (big(&m) * &root + 1u8) % &square);
+        let mut y = b.clone();
+        modulus.multiply_root(&mut work, &mut y, &start);
+        let r = BigUint::from(1u8) << (64 * n.len());
+        prop_assert_eq!(big(&y) * &r * &r % &root, big(&b) * big(&start) % &root);
+    }
+}
+
 #[test]
 fn extreme_pairs() {
     for length in [8, 16, 32, 48] {
