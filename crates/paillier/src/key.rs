@@ -260,10 +260,11 @@ impl PublicKey {
 
     /// v to the power of what a holder contributes; error if it does not know the part.
     pub(crate) fn verification_key(&self, party: Party, parts: Parts) -> Result<BigUint, PaillierError> {
-        let keys = &self.0.elements.verification_keys;
-        let of = |part: Part| {
-            let [a, b, c] = keys;
-            [a, b, c][part.index() % 3]
+        let [k0, k1, k2] = &self.0.elements.verification_keys;
+        let of = |part: Part| match part.index() {
+            0 => k0,
+            1 => k1,
+            _ => k2,
         };
         match parts {
             Parts::One(part) if party.parts().contains(&part) => Ok(of(part).clone()),
