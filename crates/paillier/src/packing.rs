@@ -178,6 +178,11 @@ impl Packing {
 
     /// Packs encrypted coordinates, one per slot from the first: Horner's rule, w squarings and a multiplication each.
     ///
+    /// Nothing here checks that a coordinate is admissible. Digits of an opened packed plaintext do not show it either: a coordinate of 2^w
+    /// looks like a zero and a one in the next slot, and another packing would put that one elsewhere. Whoever admits a template must
+    /// compare the ciphertexts themselves with the digits that were checked, for instance by opening Σ ρ_j·c_j under a mask, with
+    /// random public ρ_j ([`crate::multi_exponentiation_vartime`]).
+    ///
     /// # Errors
     /// [`PaillierError`] on none or more coordinates than slots, or for another key.
     pub fn place_all(self, key: &PublicKey, coordinates: &[Ciphertext]) -> Result<Ciphertext, PaillierError> {

@@ -12,7 +12,7 @@
 //! What takes variable time says so in its name. The modulus is public.
 //!
 //! **Shape.** Eight limbs of one factor are a block; a block times the whole other factor is added up in eight registers that
-//! move along the result ([`rows`]), so that memory sees one load and one store per eight products. A reduction cancels eight
+//! move along the result (`rows`), so that memory sees one load and one store per eight products. A reduction cancels eight
 //! limbs at a time likewise. Squares compute what lies off the diagonal once.
 //!
 //! **Instruction sets.** The two inner functions exist in plain Rust and for x86-64 with BMI2 and ADX; an [`Arithmetic`] is the proof
@@ -140,15 +140,16 @@ impl Montgomery {
             square: Vec::new(),
         };
         let mut one = vec![0; limbs];
+        let mut room = one.clone();
         one[0] = 1;
         for _ in 0..64 * limbs {
-            this.double(&mut one);
+            this.double(&mut room, &mut one);
         }
         this.one.clone_from(&one);
         // 2^64 in Montgomery form, then its power of `limbs`: R in Montgomery form is R².
         let mut word = one;
         for _ in 0..64 {
-            this.double(&mut word);
+            this.double(&mut room, &mut word);
         }
         this.square = this.power_vartime(&word, &[limbs as u64]);
         Ok(this)
@@ -180,15 +181,10 @@ impl Montgomery {
         done
     }
 
-    /// a := 2a mod n; 1 if n was taken away.
-    fn double(&self, a: &mut [u64]) -> u64 {
-        let mut carry = 0;
-        let mut doubled = vec![0; a.len()];
-        for (out, &limb) in doubled.iter_mut().zip(&*a) {
-            *out = limb << 1 | carry;
-            carry = limb >> 63;
-        }
-        self.subtract_once(carry, &doubled, a)
+    /// a := 2a mod n with room for as many limbs; 1 if n was taken away.
+    fn double(&self, room: &mut [u64], a: &mut [u64]) -> u64 {
+        let carry = rows::double(room, a);
+        self.subtract_once(carry, room, a)
     }
 }
 

@@ -108,12 +108,7 @@ pub(super) fn square(arithmetic: Arithmetic, out: &mut [u64], diagonal: &mut [u6
         }
         arithmetic.add_block(&mut diagonal[2 * at..2 * at + 2 * BLOCK], &a[at..next], block(a, at), 0);
     }
-    let (mut above, mut carry) = (0, false);
-    for (out, &d) in out.iter_mut().zip(&*diagonal) {
-        let doubled = *out << 1 | above;
-        above = *out >> 63;
-        (*out, carry) = add_with_carry(doubled, d, carry);
-    }
+    double_and_add(out, diagonal);
 }
 
 /// t·2^(−64·limbs) mod n, up to one n if t is below n·2^(64·limbs), in the upper half of t and the carry. In the lower half is the
@@ -127,22 +122,50 @@ pub(super) fn reduce(arithmetic: Arithmetic, t: &mut [u64], n: &[u64], negative_
     carry
 }
 
-/// out := a − b modulo 2^(64·limbs); the borrow, 0 or 1.
+/// out := a − b modulo 2^(64·limbs); the borrow, 0 or 1. Whole blocks: within one the borrow stays in the processor's flag.
 pub(super) fn subtract(out: &mut [u64], a: &[u64], b: &[u64]) -> u64 {
     let mut borrow = false;
-    for ((out, &a), &b) in out.iter_mut().zip(a).zip(b) {
-        let (difference, first) = a.overflowing_sub(b);
-        let second;
-        (*out, second) = difference.overflowing_sub(u64::from(borrow));
-        borrow = first | second;
+    let (out, a, b) = (out.as_chunks_mut::<BLOCK>().0, a.as_chunks::<BLOCK>().0, b.as_chunks::<BLOCK>().0);
+    for ((out, a), b) in out.iter_mut().zip(a).zip(b) {
+        for ((out, &a), &b) in out.iter_mut().zip(a).zip(b) {
+            (*out, borrow) = subtract_with_borrow(a, b, borrow);
+        }
     }
     u64::from(borrow)
+}
+
+/// out := 2·out + b modulo 2^(64·limbs), in whole blocks.
+fn double_and_add(out: &mut [u64], b: &[u64]) {
+    let (mut above, mut carry) = (0, false);
+    for (out, b) in out.as_chunks_mut::<BLOCK>().0.iter_mut().zip(b.as_chunks::<BLOCK>().0) {
+        for (out, &b) in out.iter_mut().zip(b) {
+            let doubled = *out << 1 | above;
+            above = *out >> 63;
+            (*out, carry) = add_with_carry(doubled, b, carry);
+        }
+    }
+}
+
+/// out := 2·a modulo 2^(64·limbs); what is carried out.
+pub(super) fn double(out: &mut [u64], a: &[u64]) -> u64 {
+    let mut above = 0;
+    for (out, &a) in out.iter_mut().zip(a) {
+        *out = a << 1 | above;
+        above = a >> 63;
+    }
+    above
 }
 
 fn add_with_carry(a: u64, b: u64, carry: bool) -> (u64, bool) {
     let (sum, first) = a.overflowing_add(b);
     let (sum, second) = sum.overflowing_add(u64::from(carry));
     (sum, first | second)
+}
+
+fn subtract_with_borrow(a: u64, b: u64, borrow: bool) -> (u64, bool) {
+    let (difference, first) = a.overflowing_sub(b);
+    let (difference, second) = difference.overflowing_sub(u64::from(borrow));
+    (difference, first | second)
 }
 
 /// t += s·x over the limbs of s; what is carried out.

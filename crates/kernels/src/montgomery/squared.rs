@@ -105,10 +105,11 @@ impl SquaredModulus {
     /// Twice a pair.
     fn double(&self, a: &mut [u64]) {
         let (low, high) = a.split_at_mut(self.half());
-        let over = self.root.double(low);
+        let mut room = vec![0; low.len()];
+        let over = self.root.double(&mut room, low);
         let mut sum = high.to_vec();
-        // 2x_1 + 1 is below 2n.
-        self.root.double(&mut sum);
+        // Below n, and with the carry at most n.
+        self.root.double(&mut room, &mut sum);
         let carry = limbs::add_assign(&mut sum, &[over]);
         self.root.subtract_once(carry, &sum, high);
     }
@@ -120,11 +121,10 @@ impl SquaredModulus {
         let (m, r) = work.product.split_at(half);
         let over = self.root.subtract_once(carry, r, &mut work.low);
         let (start, rest) = work.second.split_at_mut(half + 1);
-        start.copy_from_slice(&self.twice);
-        limbs::subtract_assign(start, m);
+        let borrow = rows::subtract(start, &self.twice, m);
+        // The highest limb of 2n is 1, and 2n is larger than m; at most 1 + 1.
+        start[half] = 1 - borrow + over;
         rest.fill(0);
-        // At most 1 + 1.
-        start[half] += over;
     }
 
     /// u in `second`, with its carry: (u·R^−1 mod n) in `high`, and `low` beside it.
@@ -187,7 +187,7 @@ impl Modular for SquaredModulus {
         let (low, high) = a.split_at_mut(self.half());
         rows::square(self.root.arithmetic, &mut work.product, &mut work.diagonal, low);
         self.lower_digit(work);
-        self.root.double(high);
+        self.root.double(&mut work.diagonal[..high.len()], high);
         let carry = rows::add_product(self.root.arithmetic, &mut work.second, low, high);
         self.upper_digit(work, carry, a);
     }
