@@ -4,7 +4,7 @@ use std::fmt;
 
 use num_bigint::{BigInt, BigUint, Sign};
 use num_integer::Integer;
-use veilmatch_kernels::montgomery::{Workspace, limbs};
+use veilmatch_kernels::montgomery::{Modular, Workspace, limbs};
 use veilmatch_secret::{Digest, Secret};
 
 use crate::integers::{to_big, to_limbs};
@@ -14,7 +14,7 @@ use crate::{PaillierError, Plaintext, PublicKey};
 /// range and invertibility. It remembers its key: operations refuse one of another.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Ciphertext {
-    /// Canonical, twice the limbs of N, not in Montgomery form.
+    /// Canonical, twice the limbs of N.
     digits: Box<[u64]>,
     tag: Digest,
 }
@@ -31,9 +31,9 @@ impl Ciphertext {
         Self { digits: digits.into_boxed_slice(), tag: key.tag() }
     }
 
-    /// From a residue in Montgomery form that is known to be invertible.
+    /// From a residue in inner form that is known to be invertible.
     #[must_use]
-    pub(crate) fn from_montgomery(key: &PublicKey, work: &mut Workspace, mut digits: Vec<u64>) -> Self {
+    pub(crate) fn from_inner(key: &PublicKey, work: &mut Workspace, mut digits: Vec<u64>) -> Self {
         key.group().leave(work, &mut digits);
         Self::from_residue(key, digits)
     }
@@ -44,9 +44,9 @@ impl Ciphertext {
         &self.digits
     }
 
-    /// The residue in Montgomery form.
+    /// The residue in inner form.
     #[must_use]
-    pub fn to_montgomery(&self, key: &PublicKey, work: &mut Workspace) -> Vec<u64> {
+    pub fn to_inner(&self, key: &PublicKey, work: &mut Workspace) -> Vec<u64> {
         let mut digits = self.digits.to_vec();
         key.group().enter(work, &mut digits);
         digits
@@ -100,15 +100,15 @@ impl PublicKey {
         }
         let all: Vec<Vec<u64>> = bytes.chunks_exact(width).map(limbs::from_bytes).collect();
         let (group, mut work) = (self.group(), self.group().workspace());
-        let mut product = group.one().to_vec();
+        let mut product = to_limbs(&BigUint::from(1u8), self.size().limbs());
         for digits in &all {
             if !group.is_canonical_vartime(digits) {
                 return Err(PaillierError::OutOfRange { what: "ciphertext" });
             }
-            group.multiply_assign(&mut work, &mut product, digits);
+            group.multiply_root(&mut work, &mut product, digits);
         }
-        // Factors of R, which is invertible, do not matter.
-        if (to_big(&product) % self.modulus()).gcd(self.modulus()) != BigUint::from(1u8) {
+        // Powers of R, which is invertible, do not matter.
+        if to_big(&product).gcd(self.modulus()) != BigUint::from(1u8) {
             return Err(PaillierError::NotInvertible { what: "ciphertext" });
         }
         Ok(all.into_iter().map(|digits| Ciphertext::from_residue(self, digits)).collect())
@@ -133,9 +133,10 @@ impl PublicKey {
         a.check(self)?;
         b.check(self)?;
         let mut work = self.group().workspace();
-        let mut product = a.to_montgomery(self, &mut work);
-        self.group().multiply_assign(&mut work, &mut product, b.digits());
-        Ok(Ciphertext::from_residue(self, product))
+        let mut product = a.to_inner(self, &mut work);
+        let b = b.to_inner(self, &mut work);
+        self.group().multiply_assign(&mut work, &mut product, &b);
+        Ok(Ciphertext::from_inner(self, &mut work, product))
     }
 
     /// Encrypts the sum of all; of none it is zero, openly.
@@ -147,10 +148,10 @@ impl PublicKey {
         let mut work = self.group().workspace();
         let mut product = self.group().one().to_vec();
         for term in terms {
-            let term = term.to_montgomery(self, &mut work);
+            let term = term.to_inner(self, &mut work);
             self.group().multiply_assign(&mut work, &mut product, &term);
         }
-        Ok(Ciphertext::from_montgomery(self, &mut work, product))
+        Ok(Ciphertext::from_inner(self, &mut work, product))
     }
 
     /// Encrypts the negated number. For many at once use [`PublicKey::negate_all`].
@@ -169,12 +170,12 @@ impl PublicKey {
     pub fn negate_all(&self, all: &[Ciphertext]) -> Result<Vec<Ciphertext>, PaillierError> {
         check_all(self, all)?;
         let mut work = self.group().workspace();
-        let residues: Vec<Vec<u64>> = all.iter().map(|c| c.to_montgomery(self, &mut work)).collect();
+        let residues: Vec<Vec<u64>> = all.iter().map(|c| c.to_inner(self, &mut work)).collect();
         let inverses = self.inverses(&mut work, &residues)?;
-        Ok(inverses.into_iter().map(|inverse| Ciphertext::from_montgomery(self, &mut work, inverse)).collect())
+        Ok(inverses.into_iter().map(|inverse| Ciphertext::from_inner(self, &mut work, inverse)).collect())
     }
 
-    /// Inverses of residues in Montgomery form.
+    /// Inverses of residues in inner form.
     pub(crate) fn inverses(&self, work: &mut Workspace, residues: &[Vec<u64>]) -> Result<Vec<Vec<u64>>, PaillierError> {
         let group = self.group();
         // prefixes[i] is the product of those before i.
@@ -204,9 +205,9 @@ impl PublicKey {
         let base = if factor.sign() == Sign::Minus { self.negate(a)? } else { a.clone() };
         base.check(self)?;
         let mut work = self.group().workspace();
-        let base = base.to_montgomery(self, &mut work);
+        let base = base.to_inner(self, &mut work);
         let power = self.group().power_vartime(&base, &factor.magnitude().to_u64_digits());
-        Ok(Ciphertext::from_montgomery(self, &mut work, power))
+        Ok(Ciphertext::from_inner(self, &mut work, power))
     }
 
     /// c^exponent for a secret exponent of at most `bits` bits, in constant time.
@@ -216,9 +217,9 @@ impl PublicKey {
     pub fn power(&self, a: &Ciphertext, exponent: &Secret<Vec<u64>>, bits: usize) -> Result<Ciphertext, PaillierError> {
         a.check(self)?;
         let mut work = self.group().workspace();
-        let base = a.to_montgomery(self, &mut work);
+        let base = a.to_inner(self, &mut work);
         let power = self.group().power(&mut work, &base, exponent.expose(), bits);
-        Ok(Ciphertext::from_montgomery(self, &mut work, power))
+        Ok(Ciphertext::from_inner(self, &mut work, power))
     }
 
     /// Encrypts the product with 2^bits.
@@ -228,11 +229,11 @@ impl PublicKey {
     pub fn shift(&self, a: &Ciphertext, bits: usize) -> Result<Ciphertext, PaillierError> {
         a.check(self)?;
         let mut work = self.group().workspace();
-        let mut power = a.to_montgomery(self, &mut work);
+        let mut power = a.to_inner(self, &mut work);
         for _ in 0..bits {
             self.group().square_assign(&mut work, &mut power);
         }
-        Ok(Ciphertext::from_montgomery(self, &mut work, power))
+        Ok(Ciphertext::from_inner(self, &mut work, power))
     }
 
     /// Encrypts the sum with a number, in constant time, without fresh randomness: re-randomise before it is opened.
@@ -243,10 +244,9 @@ impl PublicKey {
         a.check(self)?;
         number.check(self)?;
         let mut work = self.group().workspace();
-        let mut sum = a.to_montgomery(self, &mut work);
-        let power = self.power_of_one_plus_n(number.expose());
-        self.group().multiply_assign(&mut work, &mut sum, power.expose());
-        Ok(Ciphertext::from_residue(self, sum))
+        let mut sum = a.to_inner(self, &mut work);
+        self.group().multiply_one_plus(&mut work, &mut sum, number.expose());
+        Ok(Ciphertext::from_inner(self, &mut work, sum))
     }
 
     /// Encrypts the sum with a public number: [`PublicKey::add_plaintext`].

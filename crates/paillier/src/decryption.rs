@@ -21,7 +21,7 @@ use std::fmt;
 
 use num_bigint::BigUint;
 use veilmatch_domain::{Part, Party};
-use veilmatch_kernels::montgomery::limbs;
+use veilmatch_kernels::montgomery::{Modular, limbs};
 use veilmatch_secret::{Digest, Hasher, Secret};
 
 use crate::ciphertext::check_all;
@@ -147,13 +147,13 @@ impl<'a> DecryptionStatement<'a> {
         Ok(Self { key, transcript, verification_key, base, power })
     }
 
-    /// C in Montgomery form.
+    /// C in inner form.
     #[must_use]
     pub fn base(&self) -> &[u64] {
         &self.base
     }
 
-    /// v in Montgomery form.
+    /// v in inner form.
     #[must_use]
     pub fn verification_base(&self) -> Vec<u64> {
         let mut residue = to_limbs(&self.key.elements().verification_base, self.key.group().limbs());
@@ -161,7 +161,7 @@ impl<'a> DecryptionStatement<'a> {
         residue
     }
 
-    /// The challenge to the commitments v^r and C^r, both in Montgomery form.
+    /// The challenge to the commitments v^r and C^r, both in inner form.
     #[must_use]
     pub fn challenge(&self, verification: &[u64], batch: &[u64]) -> [u64; 2] {
         let mut hasher = Hasher::new("veilmatch/paillier/decryption/challenge");
@@ -248,7 +248,7 @@ impl PartialDecryption {
 }
 
 impl PublicKey {
-    /// The m of a residue 1 + 2mN modulo N² (canonical, not in Montgomery form), in constant time; nothing if it is not of that form.
+    /// The m of a residue 1 + 2mN modulo N² (canonical), in constant time; nothing if it is not of that form.
     #[must_use]
     pub fn open_square(&self, residue: &[u64]) -> Option<Plaintext> {
         let half = self.size().limbs();

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use rayon::prelude::*;
-use veilmatch_kernels::montgomery::limbs;
+use veilmatch_kernels::montgomery::Modular;
 use veilmatch_secret::{Entropy, Secret};
 use zeroize::Zeroize;
 
@@ -33,25 +33,25 @@ pub struct EncryptedIntegers {
 }
 
 impl PublicKey {
-    /// (1+N)^m = 1 + m·N modulo N², for m below N; not in Montgomery form. Constant time.
-    pub(crate) fn power_of_one_plus_n(&self, number: &[u64]) -> Secret<Vec<u64>> {
-        let mut product = Secret::new(limbs::product(self.modulus_limbs(), number));
-        product.expose_mut().resize(self.group().limbs(), 0);
-        limbs::add_assign(product.expose_mut(), &[1]);
-        product
-    }
-
     fn fresh_randomness(&self, entropy: &mut dyn Entropy) -> Secret<Vec<u64>> {
         random_limbs(self.size().randomness_bits(), entropy)
     }
 
-    /// c·H^r.
-    fn blind(&self, residue: &[u64], randomness: &[u64]) -> Ciphertext {
+    /// (1+m·N)·H^r.
+    fn encrypt_with(&self, number: &[u64], randomness: &[u64]) -> Ciphertext {
         let mut work = self.group().workspace();
-        // In Montgomery form times not in it: not in it.
         let mut power = self.table().power(self.group(), &mut work, randomness);
-        self.group().multiply_assign(&mut work, &mut power, residue);
-        Ciphertext::from_residue(self, power)
+        self.group().multiply_one_plus(&mut work, &mut power, number);
+        Ciphertext::from_inner(self, &mut work, power)
+    }
+
+    /// c·H^r.
+    fn blind(&self, a: &Ciphertext, randomness: &[u64]) -> Ciphertext {
+        let mut work = self.group().workspace();
+        let mut power = self.table().power(self.group(), &mut work, randomness);
+        let residue = a.to_inner(self, &mut work);
+        self.group().multiply_assign(&mut work, &mut power, &residue);
+        Ciphertext::from_inner(self, &mut work, power)
     }
 
     /// Encrypts a number: (1+m·N)·H^r, in constant time.
@@ -61,17 +61,13 @@ impl PublicKey {
     pub fn encrypt(&self, number: &Plaintext, entropy: &mut dyn Entropy) -> Result<Ciphertext, PaillierError> {
         number.check(self)?;
         let randomness = self.fresh_randomness(entropy);
-        Ok(self.blind(self.power_of_one_plus_n(number.expose()).expose(), randomness.expose()))
+        Ok(self.encrypt_with(number.expose(), randomness.expose()))
     }
 
     /// A fresh encryption of zero.
     #[must_use]
     pub fn encrypt_zero(&self, entropy: &mut dyn Entropy) -> Ciphertext {
-        let mut one = vec![0; self.group().limbs()];
-        if let Some(first) = one.first_mut() {
-            *first = 1;
-        }
-        self.blind(&one, self.fresh_randomness(entropy).expose())
+        self.encrypt_with(&vec![0; self.size().limbs()], self.fresh_randomness(entropy).expose())
     }
 
     /// Encrypts numbers one by one, on the current rayon pool. Copies of the numbers are wiped with the witness.
@@ -85,7 +81,7 @@ impl PublicKey {
                 let mut number = i64::from(number);
                 let plaintext = Plaintext::from_integer(self, number);
                 number.zeroize();
-                self.blind(self.power_of_one_plus_n(plaintext.expose()).expose(), r.expose())
+                self.encrypt_with(plaintext.expose(), r.expose())
             })
             .collect();
         EncryptedIntegers { ciphertexts, witness: Witness { numbers: Secret::new(numbers.to_vec()), randomness } }
@@ -97,7 +93,7 @@ impl PublicKey {
     /// [`PaillierError::OtherKey`].
     pub fn rerandomise(&self, a: &Ciphertext, entropy: &mut dyn Entropy) -> Result<Ciphertext, PaillierError> {
         a.check(self)?;
-        Ok(self.blind(a.digits(), self.fresh_randomness(entropy).expose()))
+        Ok(self.blind(a, self.fresh_randomness(entropy).expose()))
     }
 
     /// [`PublicKey::rerandomise`] of many, on the current rayon pool.
@@ -111,6 +107,6 @@ impl PublicKey {
     ) -> Result<Vec<Ciphertext>, PaillierError> {
         check_all(self, all)?;
         let randomness: Vec<_> = all.iter().map(|_| self.fresh_randomness(entropy)).collect();
-        Ok(all.par_iter().zip(&randomness).map(|(c, r)| self.blind(c.digits(), r.expose())).collect())
+        Ok(all.par_iter().zip(&randomness).map(|(c, r)| self.blind(c, r.expose())).collect())
     }
 }

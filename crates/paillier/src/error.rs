@@ -1,6 +1,6 @@
 //! What can be wrong with keys, ciphertexts and proofs. No plaintext, share or randomness is ever part of an error.
 
-use veilmatch_domain::Party;
+use veilmatch_domain::{Explain, Party, Status, Suspect};
 
 use crate::Parts;
 
@@ -82,4 +82,60 @@ pub enum PaillierError {
         /// Which.
         parts: Parts,
     },
+}
+
+impl PaillierError {
+    /// The holder that this error proves to have cheated, if it proves one.
+    #[must_use]
+    pub fn suspect(&self) -> Option<Suspect> {
+        match self {
+            Self::Decryption { party, .. } | Self::NotItsPart { party, .. } => Some(Suspect::Holder(*party)),
+            _ => None,
+        }
+    }
+}
+
+impl Explain for PaillierError {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Length { .. } => "paillier-length",
+            Self::OutOfRange { .. } => "paillier-out-of-range",
+            Self::NotInvertible { .. } => "paillier-not-invertible",
+            Self::Key { .. } => "bad-paillier-key",
+            Self::Malformed { .. } => "paillier-malformed",
+            Self::OtherKey => "other-paillier-key",
+            Self::Count { .. } => "paillier-count",
+            Self::Slot { .. } => "no-such-slot",
+            Self::Knowledge => "bad-knowledge-proof",
+            Self::Decryption { .. } => "wrong-partial-decryption",
+            Self::NotItsPart { .. } => "not-its-part",
+        }
+    }
+
+    fn status(&self) -> Status {
+        match self {
+            Self::OtherKey => Status::FailedPrecondition,
+            Self::Decryption { .. } | Self::NotItsPart { .. } => Status::Aborted,
+            _ => Status::InvalidArgument,
+        }
+    }
+
+    fn advice(&self) -> &'static str {
+        match self {
+            Self::Length { .. } | Self::Malformed { .. } | Self::Count { .. } => {
+                "send what this version of the library makes"
+            }
+            Self::OutOfRange { .. } => {
+                "encrypt and pack with this library; values beyond the bounds are never accepted"
+            }
+            Self::NotInvertible { .. } => "no honest party makes such a number: find out who sent it",
+            Self::Key { .. } => "fetch the public key again from the key holders",
+            Self::OtherKey => "encrypt under the key of this collection",
+            Self::Slot { .. } => "use a slot that the packing has",
+            Self::Knowledge => "encrypt and prove anew, for this client, subject and collection",
+            Self::Decryption { .. } | Self::NotItsPart { .. } => {
+                "stop working with the named holder until its operator explains"
+            }
+        }
+    }
 }

@@ -14,12 +14,12 @@
 //! | Pippenger | W·n + W·2·buckets + b or 2b |
 //! | prepared, L levels | W·n + ⌈W/L⌉·2·buckets + b/L |
 //!
-//! **Prepared bases.** A packed gallery is the same for every query, so [`PreparedBases`] keeps its bases in Montgomery form with
+//! **Prepared bases.** A packed gallery is the same for every query, so [`PreparedBases`] keeps its bases in inner form with
 //! their inverses and, if memory allows, their powers by 2^(c·⌈W/L⌉·l) for L levels l: then windows of all levels share
 //! buckets.
 
 use num_bigint::BigUint;
-use veilmatch_kernels::montgomery::{Montgomery, Workspace};
+use veilmatch_kernels::montgomery::{Modular, SquaredModulus, Workspace};
 use zeroize::Zeroizing;
 
 use crate::ciphertext::check_all;
@@ -151,12 +151,12 @@ impl Digits {
 
 /// A product that may still be empty: the first factor costs nothing.
 struct Product<'a> {
-    group: &'a Montgomery,
+    group: &'a SquaredModulus,
     value: Option<Vec<u64>>,
 }
 
 impl<'a> Product<'a> {
-    fn new(group: &'a Montgomery) -> Self {
+    fn new(group: &'a SquaredModulus) -> Self {
         Self { group, value: None }
     }
 
@@ -200,12 +200,12 @@ struct Buckets {
 }
 
 impl Buckets {
-    fn new(group: &Montgomery, count: usize) -> Self {
+    fn new(group: &SquaredModulus, count: usize) -> Self {
         Self { residues: vec![0; count * group.limbs()], full: vec![false; count], limbs: group.limbs() }
     }
 
     /// Multiplies bucket `d − 1`.
-    fn put(&mut self, group: &Montgomery, work: &mut Workspace, d: usize, factor: &[u64]) {
+    fn put(&mut self, group: &SquaredModulus, work: &mut Workspace, d: usize, factor: &[u64]) {
         let at = d.wrapping_sub(1);
         let bucket = self.residues.chunks_exact_mut(self.limbs).nth(at);
         if let (Some(bucket), Some(full)) = (bucket, self.full.get_mut(at)) {
@@ -225,7 +225,7 @@ impl Buckets {
     }
 }
 
-/// Bases in Montgomery form, ready for many multi-exponentiations with exponents of [`EXPONENT_BITS`].
+/// Bases in inner form, ready for many multi-exponentiations with exponents of [`EXPONENT_BITS`].
 #[derive(Clone)]
 pub struct PreparedBases {
     key: PublicKey,
@@ -256,7 +256,7 @@ impl PreparedBases {
         let task = Task { bases, bits: EXPONENT_BITS, signed: true, inverses: true };
         let plan = Plan::prepared(task, memory / (2 * 8 * group.limbs() * bases).max(1));
         let mut work = group.workspace();
-        let residues: Vec<Vec<u64>> = ciphertexts.iter().map(|c| c.to_montgomery(key, &mut work)).collect();
+        let residues: Vec<Vec<u64>> = ciphertexts.iter().map(|c| c.to_inner(key, &mut work)).collect();
         let inverses = key.inverses(&mut work, &residues)?;
         let step = plan.window * task.windows(plan.window).div_ceil(plan.levels);
         let mut levels = |residues: &[Vec<u64>]| {
@@ -319,7 +319,7 @@ impl PreparedBases {
         Digits::of(exponents, self.task, self.plan.window)
     }
 
-    /// ∏ X_j^{e_j} in Montgomery form.
+    /// ∏ X_j^{e_j} in inner form.
     pub(crate) fn power_vartime(&self, work: &mut Workspace, digits: &Digits) -> Result<Vec<u64>, PaillierError> {
         if self.plan.straus { self.straus(work, digits) } else { self.pippenger(work, digits) }
     }
@@ -396,7 +396,7 @@ impl PreparedBases {
     }
 }
 
-/// ∏ c_j^{e_j} in Montgomery form, without preparation.
+/// ∏ c_j^{e_j} in inner form, without preparation.
 pub(crate) fn power_product_vartime(
     key: &PublicKey,
     work: &mut Workspace,
@@ -411,7 +411,7 @@ pub(crate) fn power_product_vartime(
     let signed = exponents.iter().any(|e| e.negative);
     let task = Task { bases: ciphertexts.len(), bits, signed, inverses: false };
     let plan = Plan::best(task);
-    let forward = ciphertexts.iter().map(|c| c.to_montgomery(key, work)).collect::<Vec<_>>().concat();
+    let forward = ciphertexts.iter().map(|c| c.to_inner(key, work)).collect::<Vec<_>>().concat();
     let bases = PreparedBases { key: key.clone(), bases: ciphertexts.len(), plan, task, forward, inverse: Vec::new() };
     bases.power_vartime(work, &Digits::of(exponents.iter().copied(), task, plan.window))
 }
@@ -428,10 +428,10 @@ pub fn multi_exponentiation_vartime(
     let exponents: Vec<Exponent> = exponents.iter().map(|&e| e.into()).collect();
     let mut work = key.group().workspace();
     let product = power_product_vartime(key, &mut work, ciphertexts, &exponents)?;
-    Ok(Ciphertext::from_montgomery(key, &mut work, product))
+    Ok(Ciphertext::from_inner(key, &mut work, product))
 }
 
-/// A public number to a public power modulo N², in Montgomery form.
+/// A public number to a public power modulo N², in inner form.
 pub(crate) fn power_of_number_vartime(
     key: &PublicKey,
     work: &mut Workspace,

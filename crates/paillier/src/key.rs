@@ -8,7 +8,7 @@ use borsh::{BorshDeserialize, BorshSerialize};
 use num_bigint::BigUint;
 use num_integer::Integer;
 use veilmatch_domain::{Part, Party};
-use veilmatch_kernels::montgomery::{FixedBase, Montgomery};
+use veilmatch_kernels::montgomery::{FixedBase, Modular, SquaredModulus};
 use veilmatch_secret::{Digest, Hasher};
 
 use crate::integers::{to_big, to_limbs};
@@ -85,7 +85,7 @@ pub struct PublicKey(Arc<Inner>);
 struct Inner {
     elements: KeyElements,
     modulus: Vec<u64>,
-    group: Montgomery,
+    group: SquaredModulus,
     digest: Digest,
     base_power: Vec<u64>,
     table: OnceLock<FixedBase>,
@@ -121,7 +121,7 @@ impl PublicKey {
         if verification_keys.iter().fold(one.clone(), |a, b| a * b % modulus) != one {
             return Err(PaillierError::Key { why: "the verification keys do not belong together" });
         }
-        let group = Montgomery::new(&to_limbs(&square, 2 * size.limbs()))
+        let group = SquaredModulus::new(&to_limbs(modulus, size.limbs()))
             .map_err(|_| PaillierError::Key { why: "the modulus is even" })?;
         let (mut work, mut start) = (group.workspace(), to_limbs(base, group.limbs()));
         group.enter(&mut work, &mut start);
@@ -233,7 +233,7 @@ impl PublicKey {
 
     /// Arithmetic modulo N².
     #[must_use]
-    pub fn group(&self) -> &Montgomery {
+    pub fn group(&self) -> &SquaredModulus {
         &self.0.group
     }
 
@@ -248,7 +248,7 @@ impl PublicKey {
         &self.0.inverse
     }
 
-    /// H in Montgomery form.
+    /// H in inner form.
     pub(crate) fn base_power(&self) -> &[u64] {
         &self.0.base_power
     }
@@ -260,10 +260,11 @@ impl PublicKey {
 
     /// v to the power of what a holder contributes; error if it does not know the part.
     pub(crate) fn verification_key(&self, party: Party, parts: Parts) -> Result<BigUint, PaillierError> {
-        let keys = &self.0.elements.verification_keys;
-        let of = |part: Part| {
-            let [a, b, c] = keys;
-            [a, b, c][part.index() % 3]
+        let [k0, k1, k2] = &self.0.elements.verification_keys;
+        let of = |part: Part| match part.index() {
+            0 => k0,
+            1 => k1,
+            _ => k2,
         };
         match parts {
             Parts::One(part) if party.parts().contains(&part) => Ok(of(part).clone()),

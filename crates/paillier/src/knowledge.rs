@@ -15,7 +15,7 @@
 //!
 //! The context is the caller's: whatever the proof must not be carried away from (client, subject, collection, purpose, nonce).
 
-use veilmatch_kernels::montgomery::limbs;
+use veilmatch_kernels::montgomery::{Modular, limbs};
 use veilmatch_secret::{Digest, Entropy, Hasher, Secret};
 
 use crate::ciphertext::check_all;
@@ -116,9 +116,12 @@ impl KnowledgeProof {
         let exponents: Vec<Exponent> = challenges.into_iter().map(Exponent::from).collect();
         let (group, mut work) = (key.group(), key.group().workspace());
         let mut right = power_product_vartime(key, &mut work, ciphertexts, &exponents)?;
-        group.multiply_assign(&mut work, &mut right, self.commitment.digits());
+        let commitment = self.commitment.to_inner(key, &mut work);
+        group.multiply_assign(&mut work, &mut right, &commitment);
         let mut left = group.power_vartime(key.base_power(), &self.randomness);
-        group.multiply_assign(&mut work, &mut left, key.power_of_one_plus_n(&self.number).expose());
+        let mut number = self.number.clone();
+        number.resize(key.size().limbs(), 0);
+        group.multiply_one_plus(&mut work, &mut left, &number);
         if left == right { Ok(()) } else { Err(PaillierError::Knowledge) }
     }
 
@@ -161,8 +164,12 @@ impl KnowledgeProof {
 fn commit(key: &PublicKey, number: &[u64], randomness: &[u64]) -> Ciphertext {
     let mut work = key.group().workspace();
     let mut power = key.group().power(&mut work, key.base_power(), randomness, 64 * randomness.len());
-    key.group().multiply_assign(&mut work, &mut power, key.power_of_one_plus_n(number).expose());
-    Ciphertext::from_residue(key, power)
+    let mut wide = Secret::new(vec![0; key.size().limbs()]);
+    for (wide, &limb) in wide.expose_mut().iter_mut().zip(number) {
+        *wide = limb;
+    }
+    key.group().multiply_one_plus(&mut work, &mut power, wide.expose());
+    Ciphertext::from_inner(key, &mut work, power)
 }
 
 #[cfg(test)]

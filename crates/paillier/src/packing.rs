@@ -21,7 +21,7 @@
 //! **What an opened slot hides.** M_t has at least one mask of 64 bits that the reader does not know; the slot's distribution for
 //! two scores differs by at most 2^24/2^64 = 2^−40 (DESIGN section 4 chooses the width).
 
-use veilmatch_kernels::montgomery::limbs;
+use veilmatch_kernels::montgomery::{Modular, limbs};
 use veilmatch_secret::Secret;
 
 use crate::ciphertext::check_all;
@@ -178,6 +178,11 @@ impl Packing {
 
     /// Packs encrypted coordinates, one per slot from the first: Horner's rule, w squarings and a multiplication each.
     ///
+    /// Nothing here checks that a coordinate is admissible. Digits of an opened packed plaintext do not show it either: a coordinate of 2^w
+    /// looks like a zero and a one in the next slot, and another packing would put that one elsewhere. Whoever admits a template must
+    /// compare the ciphertexts themselves with the digits that were checked, for instance by opening Σ ρ_j·c_j under a mask, with
+    /// random public ρ_j ([`crate::multi_exponentiation_vartime`]).
+    ///
     /// # Errors
     /// [`PaillierError`] on none or more coordinates than slots, or for another key.
     pub fn place_all(self, key: &PublicKey, coordinates: &[Ciphertext]) -> Result<Ciphertext, PaillierError> {
@@ -185,7 +190,7 @@ impl Packing {
         self.fits(coordinates.len())?;
         check_all(key, coordinates)?;
         let mut work = key.group().workspace();
-        let mut all = coordinates.iter().rev().map(|c| c.to_montgomery(key, &mut key.group().workspace()));
+        let mut all = coordinates.iter().rev().map(|c| c.to_inner(key, &mut key.group().workspace()));
         let mut sum =
             all.next().ok_or(PaillierError::Count { what: "coordinates", found: 0, expected: self.slots() })?;
         for coordinate in all {
@@ -194,7 +199,7 @@ impl Packing {
             }
             key.group().multiply_assign(&mut work, &mut sum, &coordinate);
         }
-        Ok(Ciphertext::from_montgomery(key, &mut work, sum))
+        Ok(Ciphertext::from_inner(key, &mut work, sum))
     }
 }
 

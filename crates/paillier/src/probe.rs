@@ -9,6 +9,7 @@ use std::fmt;
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use rayon::prelude::*;
+use veilmatch_kernels::montgomery::Modular;
 use veilmatch_secret::{Entropy, Secret};
 
 use crate::exponentiation::Digits;
@@ -132,7 +133,7 @@ pub fn evaluate_vartime(
             let mut product = group.power_vartime(&mut work, digits)?;
             let zero = key.table().power(key.group(), &mut work, randomness.expose());
             key.group().multiply_assign(&mut work, &mut product, &zero);
-            Ok(Ciphertext::from_montgomery(key, &mut work, product))
+            Ok(Ciphertext::from_inner(key, &mut work, product))
         })
         .collect()
 }

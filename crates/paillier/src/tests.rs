@@ -3,6 +3,7 @@
 use borsh::BorshDeserialize;
 use num_bigint::{BigInt, BigUint};
 use proptest::prelude::*;
+use veilmatch_kernels::montgomery::Modular;
 use veilmatch_secret::Secret;
 
 use crate::fixtures::{Fixture, entropy, fixture, large_fixture};
@@ -121,8 +122,8 @@ fn nothing_of_another_key_is_accepted() {
         assert_eq!(key.power(&stranger, &Secret::new(vec![1]), 1).unwrap_err(), refused);
         assert_eq!(key.add_constant_vartime(&stranger, &2.into()).unwrap_err(), refused);
         assert_eq!(key.rerandomise(&stranger, &mut *entropy()).unwrap_err(), refused);
-        assert_eq!(key.rerandomise_all(&[stranger.clone()], &mut *entropy()).unwrap_err(), refused);
-        assert_eq!(multi_exponentiation_vartime(key, &[stranger.clone()], &[1]).unwrap_err(), refused);
+        assert_eq!(key.rerandomise_all(std::slice::from_ref(&stranger), &mut *entropy()).unwrap_err(), refused);
+        assert_eq!(multi_exponentiation_vartime(key, std::slice::from_ref(&stranger), &[1]).unwrap_err(), refused);
         assert_eq!(PreparedBases::new(key, &[own, stranger.clone()], 0).unwrap_err(), refused);
         assert_eq!(Packing::new(key.size()).place_all(key, &[stranger]).unwrap_err(), refused);
     }
@@ -212,4 +213,29 @@ fn opening_takes_one_plus_2mn_alone() {
     }
     assert!(key.open_square(&[1]).is_none());
     assert!(key.open_square(&[]).is_none());
+}
+
+#[test]
+fn errors_explain_themselves_and_name_the_holder() {
+    use veilmatch_domain::{Explain, Party, Suspect};
+    let cheat = PaillierError::Decryption { party: Party::K1, parts: Parts::Both };
+    assert_eq!(cheat.suspect(), Some(Suspect::Holder(Party::K1)));
+    assert_eq!(cheat.to_string(), "the partial decryption of both parts by K1 is wrong");
+    assert_eq!(PaillierError::OtherKey.suspect(), None);
+    let all = [
+        cheat,
+        PaillierError::Length { what: "x", found: 1, expected: 2 },
+        PaillierError::OutOfRange { what: "x" },
+        PaillierError::NotInvertible { what: "x" },
+        PaillierError::Key { why: "x" },
+        PaillierError::Malformed { what: "x" },
+        PaillierError::OtherKey,
+        PaillierError::Count { what: "x", found: 1, expected: 2 },
+        PaillierError::Slot { slot: 1, slots: 1 },
+        PaillierError::Knowledge,
+        PaillierError::NotItsPart { party: Party::K0, parts: Parts::Both },
+    ];
+    let codes: std::collections::HashSet<_> = all.iter().map(Explain::code).collect();
+    assert_eq!(codes.len(), all.len());
+    assert!(all.iter().all(|e| !e.advice().is_empty()));
 }

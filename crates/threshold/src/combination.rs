@@ -1,6 +1,7 @@
 //! From contributions to plaintexts.
 
 use rayon::prelude::*;
+use veilmatch_kernels::montgomery::Modular;
 use veilmatch_paillier::{Ciphertext, PartialDecryption, Plaintext, PublicKey};
 
 use crate::ThresholdError;
@@ -37,7 +38,7 @@ pub fn combine(
             let mut product = group.one().to_vec();
             for contribution in contributions {
                 let value = contribution.values.get(index).ok_or(ThresholdError::NotDecrypted { index })?;
-                let value = value.to_montgomery(key, &mut work);
+                let value = value.to_inner(key, &mut work);
                 group.multiply_assign(&mut work, &mut product, &value);
             }
             // Signs go away here; see the soundness of `PartialDecryption`.

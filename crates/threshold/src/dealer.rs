@@ -18,7 +18,7 @@ use crypto_primes::{Flavor, is_prime};
 use num_bigint::BigUint;
 use rayon::prelude::*;
 use veilmatch_domain::Party;
-use veilmatch_kernels::montgomery::{Montgomery, limbs};
+use veilmatch_kernels::montgomery::{Modular, SquaredModulus, limbs};
 use veilmatch_paillier::{KeyElements, KeySize, PublicKey, random_limbs};
 use veilmatch_secret::{Entropy, Label, Secret, Seed, Stream};
 use zeroize::Zeroize;
@@ -129,8 +129,7 @@ impl Dealer {
         let (y, x) = (random(&n), random(&square));
         let (base, verification_base) = (&n - &y * &y % &n, &x * &x % &square);
 
-        let group =
-            Montgomery::new(&limbs::from_bytes(&square.to_bytes_le())).map_err(|_| ThresholdError::Unsuitable)?;
+        let group = SquaredModulus::new(modulus).map_err(|_| ThresholdError::Unsuitable)?;
         let mut work = group.workspace();
         let mut start = limbs::from_bytes(&verification_base.to_bytes_le());
         start.resize(group.limbs(), 0);

@@ -1,6 +1,6 @@
 //! What can go wrong with shares and decryptions. No secret is ever part of an error.
 
-use veilmatch_domain::{Part, Party};
+use veilmatch_domain::{Explain, Part, Party, Status, Suspect};
 use veilmatch_paillier::PaillierError;
 
 /// Why a key is not dealt, a share not read, a batch not decrypted.
@@ -45,4 +45,51 @@ pub enum ThresholdError {
         /// Which ciphertext of the batch.
         index: usize,
     },
+}
+
+impl ThresholdError {
+    /// The holder that this error proves to have cheated, if it proves one.
+    #[must_use]
+    pub fn suspect(&self) -> Option<Suspect> {
+        match self {
+            Self::Paillier(error) => error.suspect(),
+            _ => None,
+        }
+    }
+}
+
+impl Explain for ThresholdError {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Paillier(error) => error.code(),
+            Self::Primes { .. } => "no-prime-found",
+            Self::Unsuitable => "unsuitable-primes",
+            Self::Malformed { .. } => "malformed-key-share",
+            Self::WrongPart { .. } => "wrong-key-share",
+            Self::MissingPart(_) => "missing-part",
+            Self::RepeatedPart(_) => "repeated-part",
+            Self::NotDecrypted { .. } => "not-decrypted",
+        }
+    }
+
+    fn status(&self) -> Status {
+        match self {
+            Self::Paillier(error) => error.status(),
+            Self::Primes { .. } | Self::Unsuitable => Status::Aborted,
+            Self::Malformed { .. } | Self::WrongPart { .. } | Self::NotDecrypted { .. } => Status::DataLoss,
+            Self::MissingPart(_) | Self::RepeatedPart(_) => Status::InvalidArgument,
+        }
+    }
+
+    fn advice(&self) -> &'static str {
+        match self {
+            Self::Paillier(error) => error.advice(),
+            Self::Primes { .. } | Self::Unsuitable => "run the ceremony again",
+            Self::Malformed { .. } | Self::WrongPart { .. } => "restore the key share from its backup",
+            Self::MissingPart(_) | Self::RepeatedPart(_) => {
+                "ask one holder for both of its parts and another for the third"
+            }
+            Self::NotDecrypted { .. } => "compare the public key with the one of the ceremony",
+        }
+    }
 }

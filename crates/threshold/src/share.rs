@@ -4,7 +4,7 @@ use std::fmt;
 
 use rayon::prelude::*;
 use veilmatch_domain::{Part, Party};
-use veilmatch_kernels::montgomery::limbs;
+use veilmatch_kernels::montgomery::{Modular, limbs};
 use veilmatch_paillier::{
     Ciphertext, DecryptionStatement, KeySize, PartialDecryption, Parts, PublicKey, RESPONSE_MARGIN_BITS, random_limbs,
 };

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use num_bigint::BigInt;
 use veilmatch_domain::{Part, Party};
-use veilmatch_kernels::montgomery::limbs;
+use veilmatch_kernels::montgomery::{Modular, limbs};
 use veilmatch_paillier::{
     Ciphertext, DecryptionStatement, KeySize, Packing, PaillierError, PartialDecryption, Parts, Plaintext,
     PreparedBases, PublicKey, RESPONSE_MARGIN_BITS, evaluate_vartime, random_limbs, split_probe,
@@ -86,7 +86,7 @@ fn one_holder_alone_opens_nothing() {
             ThresholdError::RepeatedPart(holder.parts()[1])
         );
         // Nor does the value that it knows contain the plaintext: it is no power of 1+N.
-        let mut product = both.values[0].to_montgomery(key, &mut key.group().workspace());
+        let mut product = both.values[0].to_inner(key, &mut key.group().workspace());
         let mut work = key.group().workspace();
         key.group().square_assign(&mut work, &mut product);
         key.group().leave(&mut work, &mut product);

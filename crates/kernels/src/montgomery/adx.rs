@@ -80,11 +80,12 @@ macro_rules! stream_step {
     };
 }
 
-/// A step that cancels the lowest limb with a multiple of the block, which it keeps at rsp; −n^−1 is behind the eight of them.
+/// A step that cancels the lowest limb with a multiple of the block, which it keeps at rsp and leaves in the result; −n^−1 is
+/// behind the eight of them.
 macro_rules! cancel_step {
     ($i:literal, $a:literal, $($rest:literal),*) => {
         concat!(
-            "mov rdx, ", $a, "\n imul rdx, [rsp + 64]\n mov [rsp + ", $i, "], rdx\n",
+            "mov rdx, ", $a, "\n imul rdx, [rsp + 64]\n mov [rsp + ", $i, "], rdx\n mov [rdi + ", $i, "], rdx\n",
             step!("", "", $a, $($rest),*),
         )
     };

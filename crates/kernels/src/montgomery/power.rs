@@ -2,7 +2,7 @@
 
 use zeroize::Zeroizing;
 
-use super::{Montgomery, Workspace};
+use super::Workspace;
 
 /// Bits of a window. A look-up reads all 32 entries: at 64 limbs that is 16 KiB, an eighth of a multiplication.
 const WINDOW: usize = 5;
@@ -29,11 +29,37 @@ fn window(exponent: &[u64], at: usize) -> usize {
     (pair >> shift) as usize & (ENTRIES - 1)
 }
 
-impl Montgomery {
-    /// base^exponent in Montgomery form, of a base in Montgomery form. Constant time: `bits` alone shows, which is how many the
+/// Arithmetic modulo a number, on residues in the inner form of the implementation.
+///
+/// Functions panic if a list has another length than the modulus.
+pub trait Modular: Sync {
+    /// The number of limbs of a residue.
+    fn limbs(&self) -> usize;
+    /// The modulus.
+    fn modulus(&self) -> &[u64];
+    /// One, in inner form.
+    fn one(&self) -> &[u64];
+    /// Room for the functions below.
+    fn workspace(&self) -> Workspace;
+    /// out := a·b, all in inner form.
+    fn multiply(&self, work: &mut Workspace, out: &mut [u64], a: &[u64], b: &[u64]);
+    /// a := a·b, both in inner form.
+    fn multiply_assign(&self, work: &mut Workspace, a: &mut [u64], b: &[u64]);
+    /// a := a², in inner form.
+    fn square_assign(&self, work: &mut Workspace, a: &mut [u64]);
+    /// Brings a canonical residue into inner form.
+    fn enter(&self, work: &mut Workspace, a: &mut [u64]);
+    /// Brings a residue out of inner form.
+    fn leave(&self, work: &mut Workspace, a: &mut [u64]);
+
+    /// Whether this many limbs are a canonical residue (variable time).
+    fn is_canonical_vartime(&self, a: &[u64]) -> bool {
+        a.len() == self.limbs() && a.iter().rev().lt(self.modulus().iter().rev())
+    }
+
+    /// base^exponent, both in inner form. Constant time: `bits` alone shows, which is how many the
     /// exponent may have; what lies above is not looked at.
-    #[must_use]
-    pub fn power(&self, work: &mut Workspace, base: &[u64], exponent: &[u64], bits: usize) -> Vec<u64> {
+    fn power(&self, work: &mut Workspace, base: &[u64], exponent: &[u64], bits: usize) -> Vec<u64> {
         let limbs = self.limbs();
         let mut table = Zeroizing::new(vec![0; ENTRIES * limbs]);
         table[..limbs].copy_from_slice(self.one());
@@ -56,9 +82,8 @@ impl Montgomery {
         power
     }
 
-    /// As [`Montgomery::power`], in variable time: for public exponents.
-    #[must_use]
-    pub fn power_vartime(&self, base: &[u64], exponent: &[u64]) -> Vec<u64> {
+    /// As [`Modular::power`], in variable time: for public exponents.
+    fn power_vartime(&self, base: &[u64], exponent: &[u64]) -> Vec<u64> {
         let mut work = self.workspace();
         let bits =
             exponent.iter().rposition(|&limb| limb != 0).map_or(0, |i| 64 * i + exponent[i].ilog2() as usize + 1);
@@ -72,43 +97,49 @@ impl Montgomery {
             }
             return power;
         }
-        self.power_windows_vartime(&mut work, base, exponent, bits)
+        power_windows_vartime(self, &mut work, base, exponent, bits)
     }
+}
 
-    fn power_windows_vartime(&self, work: &mut Workspace, base: &[u64], exponent: &[u64], bits: usize) -> Vec<u64> {
-        let limbs = self.limbs();
-        let mut table = vec![0; ENTRIES * limbs];
-        table[..limbs].copy_from_slice(self.one());
-        for i in 1..ENTRIES {
-            let (before, entry) = table.split_at_mut(i * limbs);
-            self.multiply(work, &mut entry[..limbs], &before[(i - 1) * limbs..], base);
-        }
-        let mut power = self.one().to_vec();
-        for at in (0..bits.div_ceil(WINDOW)).rev() {
-            for _ in 0..WINDOW {
-                self.square_assign(work, &mut power);
-            }
-            let digit = window(exponent, at * WINDOW);
-            if digit != 0 {
-                self.multiply_assign(work, &mut power, &table[digit * limbs..(digit + 1) * limbs]);
-            }
-        }
-        power
+fn power_windows_vartime<M: Modular + ?Sized>(
+    modulus: &M,
+    work: &mut Workspace,
+    base: &[u64],
+    exponent: &[u64],
+    bits: usize,
+) -> Vec<u64> {
+    let limbs = modulus.limbs();
+    let mut table = vec![0; ENTRIES * limbs];
+    table[..limbs].copy_from_slice(modulus.one());
+    for i in 1..ENTRIES {
+        let (before, entry) = table.split_at_mut(i * limbs);
+        modulus.multiply(work, &mut entry[..limbs], &before[(i - 1) * limbs..], base);
     }
+    let mut power = modulus.one().to_vec();
+    for at in (0..bits.div_ceil(WINDOW)).rev() {
+        for _ in 0..WINDOW {
+            modulus.square_assign(work, &mut power);
+        }
+        let digit = window(exponent, at * WINDOW);
+        if digit != 0 {
+            modulus.multiply_assign(work, &mut power, &table[digit * limbs..(digit + 1) * limbs]);
+        }
+    }
+    power
 }
 
 /// Powers of one base, for exponents of up to a number of bits: a multiplication for every five bits and no squaring.
 #[derive(Clone)]
 pub struct FixedBase {
-    /// For every window of the exponent the 32 powers that it may ask for, in Montgomery form.
+    /// For every window of the exponent the 32 powers that it may ask for, in inner form.
     table: Vec<u64>,
     windows: usize,
 }
 
 impl FixedBase {
-    /// The table of a base in Montgomery form; 32·⌈bits/5⌉ residues.
+    /// The table of a base in inner form; 32·⌈bits/5⌉ residues.
     #[must_use]
-    pub fn new(modulus: &Montgomery, base: &[u64], bits: usize) -> Self {
+    pub fn new<M: Modular + ?Sized>(modulus: &M, base: &[u64], bits: usize) -> Self {
         let (limbs, windows) = (modulus.limbs(), bits.div_ceil(WINDOW));
         let mut work = modulus.workspace();
         let mut table = vec![0; windows * ENTRIES * limbs];
@@ -130,9 +161,9 @@ impl FixedBase {
         self.windows * WINDOW
     }
 
-    /// base^exponent in Montgomery form, in constant time. Bits of the exponent behind [`FixedBase::bits`] are not looked at.
+    /// base^exponent in inner form, in constant time. Bits of the exponent behind [`FixedBase::bits`] are not looked at.
     #[must_use]
-    pub fn power(&self, modulus: &Montgomery, work: &mut Workspace, exponent: &[u64]) -> Vec<u64> {
+    pub fn power<M: Modular + ?Sized>(&self, modulus: &M, work: &mut Workspace, exponent: &[u64]) -> Vec<u64> {
         let limbs = modulus.limbs();
         let mut entry = Zeroizing::new(vec![0; limbs]);
         let mut power = modulus.one().to_vec();

@@ -62,7 +62,7 @@ impl Arithmetic {
     }
 
     /// t := (t + m·n)/2^512 in the limbs from the ninth, with m such that it divides; t has eight limbs more than n. `carry`
-    /// is added at the limb behind n. The new carry, 0 or 1. The lowest eight limbs are left without meaning.
+    /// is added at the limb behind n. The new carry, 0 or 1. The lowest eight limbs become m.
     pub(super) fn reduce_block(self, t: &mut [u64], n: &[u64], negative_inverse: u64, carry: u64) -> u64 {
         assert!(t.len() == n.len() + BLOCK && n.len().is_multiple_of(BLOCK) && !n.is_empty(), "whole blocks");
         match self.0 {
@@ -81,12 +81,18 @@ fn block(a: &[u64], at: usize) -> &[u64; BLOCK] {
 
 /// out := a·b; out has as many limbs as both.
 pub(super) fn product(arithmetic: Arithmetic, out: &mut [u64], a: &[u64], b: &[u64]) {
-    assert!(out.len() == a.len() + b.len(), "a product has the limbs of both factors");
     out.fill(0);
+    add_product(arithmetic, out, a, b);
+}
+
+/// out += a·b; out has as many limbs as both. The carry, 0 or 1.
+pub(super) fn add_product(arithmetic: Arithmetic, out: &mut [u64], a: &[u64], b: &[u64]) -> u64 {
+    assert!(out.len() == a.len() + b.len(), "a product has the limbs of both factors");
+    let mut carry = 0;
     for at in (0..b.len()).step_by(BLOCK) {
-        // What lies behind s is still zero: no carry comes out.
-        arithmetic.add_block(&mut out[at..at + a.len() + BLOCK], a, block(b, at), 0);
+        carry = arithmetic.add_block(&mut out[at..at + a.len() + BLOCK], a, block(b, at), carry);
     }
+    carry
 }
 
 /// out := a²; both lists have twice the limbs of a.
@@ -102,15 +108,11 @@ pub(super) fn square(arithmetic: Arithmetic, out: &mut [u64], diagonal: &mut [u6
         }
         arithmetic.add_block(&mut diagonal[2 * at..2 * at + 2 * BLOCK], &a[at..next], block(a, at), 0);
     }
-    let (mut above, mut carry) = (0, false);
-    for (out, &d) in out.iter_mut().zip(&*diagonal) {
-        let doubled = *out << 1 | above;
-        above = *out >> 63;
-        (*out, carry) = add_with_carry(doubled, d, carry);
-    }
+    double_and_add(out, diagonal);
 }
 
-/// t·2^(−64·limbs) mod n, up to one n, in the upper half of t and the carry. t is below n·2^(64·limbs).
+/// t·2^(−64·limbs) mod n, up to one n if t is below n·2^(64·limbs), in the upper half of t and the carry. In the lower half is the
+/// m of (t + m·n)/2^(64·limbs).
 pub(super) fn reduce(arithmetic: Arithmetic, t: &mut [u64], n: &[u64], negative_inverse: u64) -> u64 {
     assert!(t.len() == 2 * n.len(), "a product has twice the limbs");
     let mut carry = 0;
@@ -120,22 +122,50 @@ pub(super) fn reduce(arithmetic: Arithmetic, t: &mut [u64], n: &[u64], negative_
     carry
 }
 
-/// out := a − b modulo 2^(64·limbs); the borrow, 0 or 1.
+/// out := a − b modulo 2^(64·limbs); the borrow, 0 or 1. Whole blocks: within one the borrow stays in the processor's flag.
 pub(super) fn subtract(out: &mut [u64], a: &[u64], b: &[u64]) -> u64 {
     let mut borrow = false;
-    for ((out, &a), &b) in out.iter_mut().zip(a).zip(b) {
-        let (difference, first) = a.overflowing_sub(b);
-        let second;
-        (*out, second) = difference.overflowing_sub(u64::from(borrow));
-        borrow = first | second;
+    let (out, a, b) = (out.as_chunks_mut::<BLOCK>().0, a.as_chunks::<BLOCK>().0, b.as_chunks::<BLOCK>().0);
+    for ((out, a), b) in out.iter_mut().zip(a).zip(b) {
+        for ((out, &a), &b) in out.iter_mut().zip(a).zip(b) {
+            (*out, borrow) = subtract_with_borrow(a, b, borrow);
+        }
     }
     u64::from(borrow)
+}
+
+/// out := 2·out + b modulo 2^(64·limbs), in whole blocks.
+fn double_and_add(out: &mut [u64], b: &[u64]) {
+    let (mut above, mut carry) = (0, false);
+    for (out, b) in out.as_chunks_mut::<BLOCK>().0.iter_mut().zip(b.as_chunks::<BLOCK>().0) {
+        for (out, &b) in out.iter_mut().zip(b) {
+            let doubled = *out << 1 | above;
+            above = *out >> 63;
+            (*out, carry) = add_with_carry(doubled, b, carry);
+        }
+    }
+}
+
+/// out := 2·a modulo 2^(64·limbs); what is carried out.
+pub(super) fn double(out: &mut [u64], a: &[u64]) -> u64 {
+    let mut above = 0;
+    for (out, &a) in out.iter_mut().zip(a) {
+        *out = a << 1 | above;
+        above = a >> 63;
+    }
+    above
 }
 
 fn add_with_carry(a: u64, b: u64, carry: bool) -> (u64, bool) {
     let (sum, first) = a.overflowing_add(b);
     let (sum, second) = sum.overflowing_add(u64::from(carry));
     (sum, first | second)
+}
+
+fn subtract_with_borrow(a: u64, b: u64, borrow: bool) -> (u64, bool) {
+    let (difference, first) = a.overflowing_sub(b);
+    let (difference, second) = difference.overflowing_sub(u64::from(borrow));
+    (difference, first | second)
 }
 
 /// t += s·x over the limbs of s; what is carried out.
@@ -163,6 +193,8 @@ fn reduce_block(t: &mut [u64], n: &[u64], negative_inverse: u64, carry: u64) -> 
     for i in 0..BLOCK {
         let multiple = t[i].wrapping_mul(negative_inverse);
         let out = add_row(&mut t[i..i + n.len()], n, multiple);
+        // The sum left a zero here.
+        t[i] = multiple;
         (t[i + n.len()], carry) = add_with_carry(t[i + n.len()], out, carry);
     }
     u64::from(carry)

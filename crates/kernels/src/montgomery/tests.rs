@@ -94,7 +94,7 @@ proptest! {
                     arithmetic.reduce_block(&mut vector, &n[..length], inverse, carry),
                 );
                 prop_assert_eq!(carries.0, carries.1);
-                prop_assert_eq!(&plain[8..], &vector[8..]);
+                prop_assert_eq!(&plain, &vector);
             }
         }
     }
@@ -160,8 +160,117 @@ fn extreme_residues() {
     }
 }
 
+/// The pair of two digits as a number modulo n².
+fn pair(a: &[u64], n: &BigUint) -> BigUint {
+    let (low, high) = a.split_at(a.len() / 2);
+    big(low) + big(high) * n
+}
+
+/// Products and squares of pairs whose digits are given, and the way in and out.
+fn check_pairs(n: &[u64], a: &[u64], b: &[u64]) {
+    let root = big(n);
+    let square = &root * &root;
+    let inverse = (BigUint::from(1u8) << (64 * n.len())).modinv(&square).unwrap();
+    let (x, y) = (pair(a, &root), pair(b, &root));
+    for arithmetic in Arithmetic::available() {
+        let name = arithmetic.name();
+        let modulus = SquaredModulus::with(arithmetic, n).unwrap();
+        assert_eq!(big(modulus.modulus()), square);
+        let mut work = modulus.workspace();
+        let mut out = vec![0; a.len()];
+        modulus.multiply(&mut work, &mut out, a, b);
+        let digits_are_canonical = |a: &[u64]| a.chunks(n.len()).all(|digit| big(digit) < root);
+        assert!(digits_are_canonical(&out), "{name}");
+        assert_eq!(pair(&out, &root), &x * &y * &inverse % &square, "product, {name}");
+        out.copy_from_slice(a);
+        modulus.square_assign(&mut work, &mut out);
+        assert!(digits_are_canonical(&out), "{name}");
+        assert_eq!(pair(&out, &root), &x * &x * &inverse % &square, "square, {name}");
+        modulus.leave(&mut work, &mut out);
+        assert_eq!(big(&out), &x * &x * &inverse % &square * &inverse % &square, "leave, {name}");
+        modulus.enter(&mut work, &mut out);
+        assert!(digits_are_canonical(&out), "{name}");
+        assert_eq!(pair(&out, &root), &x * &x * &inverse % &square, "enter, {name}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn products_modulo_a_square((n, a, b) in case(), (c, d) in (any::<prop::sample::Index>(), any::<bool>())) {
+        // The digits of two pairs, from two residues modulo n and combinations of them.
+        let mut n = n;
+        *n.last_mut().unwrap() |= 1 << 63;
+        let largest = limbs_of(&(big(&n) - 1u8), n.len());
+        let digits = [a, b, largest, vec![0; n.len()]];
+        let x = [digits[c.index(4)].clone(), digits[0].clone()].concat();
+        let y = [digits[1].clone(), digits[if d { 2 } else { 1 }].clone()].concat();
+        check_pairs(&n, &x, &y);
+    }
+
+    #[test]
+    fn powers_modulo_a_square((n, a, b) in case(), exponent in prop::collection::vec(limb(), 0..3)) {
+        let mut n = n;
+        *n.last_mut().unwrap() |= 1 << 63;
+        let modulus = SquaredModulus::new(&n).unwrap();
+        let square = big(&n) * big(&n);
+        let mut work = modulus.workspace();
+        let start = limbs_of(&((big(&a) * big(&n) + big(&b)) % &square), 2 * n.len());
+        let mut base = start.clone();
+        modulus.enter(&mut work, &mut base);
+        let mut power = modulus.power(&mut work, &base, &exponent, 64 * exponent.len());
+        modulus.leave(&mut work, &mut power);
+        prop_assert_eq!(big(&power), big(&start).modpow(&big(&exponent), &square));
+    }
+}
+
+proptest! {
+    #[test]
+    fn one_plus_a_multiple_of_the_root((n, a, b) in case(), largest in any::<bool>()) {
+        let mut n = n;
+        *n.last_mut().unwrap() |= 1 << 63;
+        let modulus = SquaredModulus::new(&n).unwrap();
+        let (root, square) = (big(&n), big(&n) * big(&n));
+        let mut work = modulus.workspace();
+        let m = if largest { limbs_of(&(&root - 1u8), n.len()) } else { a.clone() };
+        let mut x = limbs_of(&(big(&b) * &root + big(&a)), 2 * n.len());
+        let start = x.clone();
+        modulus.enter(&mut work, &mut x);
+        modulus.multiply_one_plus(&mut work, &mut x, &m);
+        modulus.leave(&mut work, &mut x);
+        prop_assert_eq!(big(&x), big(&start) * (big(&m) * &root + 1u8) % &square);
+        let mut y = b.clone();
+        modulus.multiply_root(&mut work, &mut y, &start);
+        let r = BigUint::from(1u8) << (64 * n.len());
+        prop_assert_eq!(big(&y) * &r * &r % &root, big(&b) * big(&start) % &root);
+    }
+}
+
+#[test]
+fn extreme_pairs() {
+    for length in [8, 16, 32, 48] {
+        let mut sparse = vec![0; length];
+        (sparse[0], sparse[length - 1]) = (1, 1 << 63);
+        for n in [vec![u64::MAX; length], sparse] {
+            let largest = limbs_of(&(big(&n) - 1u8), length);
+            let mut one = vec![0; length];
+            one[0] = 1;
+            let digits = [largest, one, vec![0; length]];
+            for (a0, a1) in digits.iter().flat_map(|a| digits.iter().map(move |b| (a, b))) {
+                for (b0, b1) in digits.iter().flat_map(|a| digits.iter().map(move |b| (a, b))) {
+                    check_pairs(&n, &[&a0[..], &a1[..]].concat(), &[&b0[..], &b1[..]].concat());
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn moduli_that_are_none() {
+    assert_eq!(SquaredModulus::new(&[3; 8]).unwrap_err(), ModulusError::NotFull);
+    assert_eq!(SquaredModulus::new(&[u64::MAX; 7]).unwrap_err(), ModulusError::Length);
+    assert_eq!(SquaredModulus::new(&[u64::MAX - 1; 8]).unwrap_err(), ModulusError::NotOdd);
     assert_eq!(Montgomery::new(&[]).unwrap_err(), ModulusError::Length);
     assert_eq!(Montgomery::new(&[3; 7]).unwrap_err(), ModulusError::Length);
     assert_eq!(Montgomery::new(&[2; 8]).unwrap_err(), ModulusError::NotOdd);

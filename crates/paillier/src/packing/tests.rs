@@ -10,7 +10,7 @@ fn the_width_is_the_least_that_holds_a_masked_score() {
     let packing = Packing::new(KeySize::Bits2048);
     let most = ((1u128 << SCORE_BITS) - 1) + MASKS as u128 * ((1u128 << MASK_BITS) - 1);
     assert_eq!(packing.width(), 66);
-    assert!(most < 1 << 66 && most >= 1 << 65);
+    assert!((1 << 65..1 << 66).contains(&most));
     assert_eq!(packing.slots(), 31);
     assert_eq!(Packing::new(KeySize::Bits3072).slots(), 46);
     for size in KeySize::ALL {
