@@ -85,6 +85,13 @@ fn layout(parameters: &Parameters, mut beta: usize, count: usize) -> Layout {
     Layout::new(beta, rank).unwrap_or_else(|_| unreachable!("planner layouts are valid"))
 }
 
+/// Stands for a layout where there is none: groups of the scheme `paillier` have slots alone.
+const NO_LAYOUT: usize = 1;
+
+fn no_layout() -> Layout {
+    Layout::new(NO_LAYOUT, 1).unwrap_or_else(|_| unreachable!("one is a block width and a rank"))
+}
+
 fn numbered(members: &[SubjectId]) -> Vec<(u32, SubjectId)> {
     (0u32..).zip(members.iter().cloned()).collect()
 }
@@ -96,6 +103,8 @@ pub struct Planner<'i> {
     index: &'i CollectionIndex,
     beta: usize,
     capacity: usize,
+    /// Whether groups are packed ciphertexts of the scheme `paillier`, with so many slots.
+    slots: bool,
 }
 
 impl<'i> Planner<'i> {
@@ -113,7 +122,14 @@ impl<'i> Planner<'i> {
             beta /= 2;
         }
         let capacity = most_members(&parameters, beta).min(capacity).max(1);
-        Self { parameters, index, beta, capacity }
+        Self { parameters, index, beta, capacity, slots: false }
+    }
+
+    /// A planner for a collection under the scheme `paillier`, whose groups have `slots` slots. Building a group costs the same
+    /// however many of them are taken, so newcomers take the free slots of groups that are there.
+    #[must_use]
+    pub fn of_slots(parameters: Parameters, slots: usize, capacity: usize, index: &'i CollectionIndex) -> Self {
+        Self { parameters, index, beta: NO_LAYOUT, capacity: slots.min(capacity).max(1), slots: true }
     }
 
     /// β of every group that is built now.
@@ -127,7 +143,10 @@ impl<'i> Planner<'i> {
     /// full groups are planned.
     #[must_use]
     pub fn addition(&self, more_follows: bool) -> Vec<BuildPlan> {
-        let pending: Vec<SubjectId> = self.index.pending().iter().cloned().collect();
+        let mut pending: Vec<SubjectId> = self.index.pending().iter().cloned().collect();
+        if self.slots && !more_follows {
+            return self.into_free_slots(&mut pending);
+        }
         // A replaced group's members all move into the group that replaces it, so what is merged must fit into one group:
         // the newcomers that do not fill a group of their own, and small groups as long as there is room.
         let full = pending.len() / self.capacity * self.capacity;
@@ -148,6 +167,24 @@ impl<'i> Planner<'i> {
             replaces.push(group);
         }
         plans.push(self.plan(None, &members, replaces));
+        plans
+    }
+
+    /// Newcomers into the free slots of groups, the fullest first, and into new groups.
+    fn into_free_slots(&self, pending: &mut Vec<SubjectId>) -> Vec<BuildPlan> {
+        let mut plans = Vec::new();
+        let current = self.index.groups().map(|g| (self.current(g.packed.group), g.packed.group));
+        let mut current: Vec<_> = current.filter(|(members, _)| members.len() < self.capacity).collect();
+        current.sort_by_key(|(members, group)| (std::cmp::Reverse(members.len()), *group));
+        for (mut members, group) in current {
+            let taken = pending.len().min(self.capacity - members.len());
+            if taken == 0 {
+                break;
+            }
+            members.extend(pending.drain(..taken));
+            plans.push(self.plan(Some(group), &members, Vec::new()));
+        }
+        plans.extend(pending.chunks(self.capacity).map(|chunk| self.plan(None, chunk, Vec::new())));
         plans
     }
 
@@ -234,12 +271,8 @@ impl<'i> Planner<'i> {
     }
 
     fn plan(&self, group: Option<GroupId>, members: &[SubjectId], replaces: Vec<GroupId>) -> BuildPlan {
-        BuildPlan {
-            group,
-            layout: layout(&self.parameters, self.beta, members.len()),
-            members: numbered(members),
-            replaces,
-        }
+        let layout = if self.slots { no_layout() } else { layout(&self.parameters, self.beta, members.len()) };
+        BuildPlan { group, layout, members: numbered(members), replaces }
     }
 }
 
@@ -323,6 +356,40 @@ mod tests {
             carry_out(index, vec![plan]);
         }
         built
+    }
+
+    #[test]
+    fn newcomers_take_free_slots_and_sparse_groups_become_one() {
+        let mut index = CollectionIndex::default();
+        let slots = |index: &CollectionIndex| -> Vec<usize> { index.groups().map(|g| g.members.len()).collect() };
+        fn planner(index: &CollectionIndex) -> Planner<'_> {
+            Planner::of_slots(P, 19, usize::MAX, index)
+        }
+        let mut enrolled = 0;
+        for (count, expected) in [(5, vec![5]), (20, vec![19, 6]), (13, vec![19, 19]), (1, vec![19, 19, 1])] {
+            store(&mut index, &subjects(enrolled..enrolled + count));
+            enrolled += count;
+            let plans = planner(&index).addition(false);
+            carry_out(&mut index, plans);
+            assert_eq!(slots(&index), expected);
+        }
+        assert_eq!(planner(&index).tidy(), None);
+        store(&mut index, &subjects(39..80));
+        assert_eq!(planner(&index).addition(true).len(), 2, "while more follow only full groups are built");
+        let plans = planner(&index).addition(false);
+        carry_out(&mut index, plans);
+        assert_eq!(slots(&index), [19, 19, 19, 19, 4]);
+        for erased in subjects(0..12).into_iter().chain(subjects(19..34)) {
+            let Some(group) = index.remove(&erased).and_then(|t| t.group) else { continue };
+            let plan = planner(&index).rebuild(group);
+            carry_out(&mut index, plan.into_iter().collect());
+        }
+        while let Some(plan) = planner(&index).tidy() {
+            carry_out(&mut index, vec![plan]);
+        }
+        let mut sizes = slots(&index);
+        sizes.sort_unstable();
+        assert_eq!(sizes, [15, 19, 19], "4 and 4 and 7 members share a ciphertext now");
     }
 
     fn erase(index: &mut CollectionIndex, subject: &SubjectId) {

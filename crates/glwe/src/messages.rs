@@ -202,6 +202,13 @@ pub enum ToTwin {
         /// One ciphertext per dimension, one behind the other.
         ciphertexts: Vec<u8>,
     },
+    /// These groups of a collection are live: forget all others.
+    Retain {
+        /// The collection.
+        collection: CollectionId,
+        /// Groups and their revisions.
+        live: Vec<(GroupId, Revision)>,
+    },
     /// Forget a session that cannot finish.
     Abandon {
         /// The session.

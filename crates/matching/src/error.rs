@@ -87,6 +87,12 @@ pub enum MatcherError {
     /// There is no connection to a holder.
     #[error("no connection to {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and "))]
     Unreachable(Vec<Suspect>),
+    /// This matcher has no public key of the scheme `paillier`, or another than the collection's.
+    #[error("collection {0} is under the scheme `paillier`, and its public key is not known here")]
+    NoPublicKey(CollectionId),
+    /// The twin's message does not fit what it was asked.
+    #[error("the twin's answer does not fit the question")]
+    UnexpectedEvaluation,
     /// The matcher is being stopped.
     #[error("the matcher is stopping")]
     Stopping,
@@ -129,7 +135,8 @@ impl MatcherError {
                 suspects.clone()
             }
             Self::EmptyScope | Self::NoKeys | Self::Busy { .. } | Self::Stopping => Vec::new(),
-            Self::Storage { .. } | Self::GroupDamaged(_) => vec![Suspect::Matcher],
+            Self::UnexpectedEvaluation => vec![Suspect::Twin],
+            Self::NoPublicKey(_) | Self::Storage { .. } | Self::GroupDamaged(_) => vec![Suspect::Matcher],
             _ => vec![Suspect::Client],
         }
     }
@@ -159,6 +166,8 @@ impl Explain for MatcherError {
             Self::NotSegmented { .. } => "not-segmented",
             Self::TimedOut(_) => "timed-out",
             Self::NoKeys => "no-keys",
+            Self::NoPublicKey(_) => "no-public-key",
+            Self::UnexpectedEvaluation => "unexpected-evaluation",
             Self::GroupDamaged(_) => "group-damaged",
             Self::WrongDimension { .. } => "wrong-dimension",
             Self::OtherCollection(_) => "other-collection",
@@ -179,7 +188,9 @@ impl Explain for MatcherError {
             Self::Storage { status, .. } => *status,
             Self::Sealed(e) => e.status(),
             Self::UnknownCollection(_) | Self::UnknownSubject(_) => Status::NotFound,
-            Self::EmptyScope | Self::NoKeys | Self::NotSegmented { .. } => Status::FailedPrecondition,
+            Self::EmptyScope | Self::NoKeys | Self::NoPublicKey(_) | Self::NotSegmented { .. } => {
+                Status::FailedPrecondition
+            }
             Self::TimedOut(_) | Self::Unreachable(_) | Self::Stopping | Self::GroupDamaged(_) => Status::Unavailable,
             _ => Status::Aborted,
         }
@@ -210,6 +221,7 @@ impl Explain for MatcherError {
             }
             Self::Stopping => "ask again when it is back",
             Self::Storage { advice, .. } => advice,
+            Self::NoPublicKey(_) => "give the matcher the public key that the dealer made",
             Self::NoKeys => "hold the key ceremony with all three key holders first",
             _ => "look at the named holder's logs; nothing was opened or changed",
         }

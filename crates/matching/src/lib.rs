@@ -8,13 +8,16 @@
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod error;
+mod evaluation;
 mod matcher;
 mod progress;
 mod search;
+mod twin;
 mod work;
 mod writer;
 
 pub use error::MatcherError;
 pub use matcher::{HotDimensions, Lane, Limits, Mark, Matcher, Outbound, Reaction, RequestId};
 pub use progress::Progress;
+pub use twin::{Twin, TwinReaction, TwinWork};
 pub use work::{Work, Worked};

@@ -6,12 +6,19 @@
 //! acknowledged by all three, the gate opens. No search fails because people are enrolled beside it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use bytes::Bytes;
-use veilmatch_domain::{CollectionId, Epoch, Explain as _, Party, SessionId, SubjectId, Suspect, Timestamp};
+use veilmatch_domain::{
+    CollectionId, Epoch, Explain as _, GroupId, Party, Revision, SessionId, SubjectId, Suspect, Timestamp,
+};
 use veilmatch_gallery::{Change, CollectionIndex, Description, Image, IntentId, Planner};
-use veilmatch_glwe::{ClientAnswer, ClientRequest, FromHolder, PackedGroup, Parameters, Refusal, ToHolder};
+use veilmatch_glwe::{
+    ClientAnswer, ClientRequest, FromHolder, FromTwin, PackedGroup, Parameters, Refusal, ToHolder, ToTwin,
+};
+use veilmatch_paillier::{KeySize, PublicKey, Slots};
 
+use crate::evaluation::{self, Evaluator};
 use crate::search::Search;
 use crate::work::{Done, Task, Ticket, hot_blocks};
 use crate::writer::{Job, Writer};
@@ -58,6 +65,8 @@ pub struct Reaction {
     pub work: Vec<Work>,
     /// How far searches have come, for measuring.
     pub marks: Vec<(RequestId, Mark)>,
+    /// Messages to the twin, in order.
+    pub to_twin: Vec<Bytes>,
 }
 
 /// How far a search has come.
@@ -142,8 +151,18 @@ impl Collection {
         Self { description, index, expecting: 0 }
     }
 
+    /// Slots of a packed ciphertext, if the collection is under the scheme `paillier`.
+    pub(crate) fn slots(&self) -> Option<usize> {
+        let Description { dimension, ref parameters, .. } = self.description;
+        let size = KeySize::ALL.into_iter().find(|size| size.parameters() == *parameters)?;
+        Some(Slots::new(size, dimension).count())
+    }
+
     pub(crate) fn planner(&self, parameters: Parameters) -> Planner<'_> {
         let Description { dimension, group_capacity, .. } = self.description;
+        if let Some(slots) = self.slots() {
+            return Planner::of_slots(parameters, slots, group_capacity as usize, &self.index);
+        }
         Planner::new(parameters, dimension, group_capacity as usize, &self.index)
     }
 }
@@ -162,6 +181,8 @@ pub(crate) struct Shared {
     pub(crate) limits: Limits,
     pub(crate) epoch: Option<Epoch>,
     pub(crate) collections: BTreeMap<CollectionId, Collection>,
+    /// What evaluating collections of the scheme `paillier` takes.
+    pub(crate) evaluator: Option<Evaluator>,
     pub(crate) erased: BTreeMap<IntentId, Timestamp>,
     pub(crate) hot_dimensions: HotDimensions,
     pub(crate) attempt: u64,
@@ -205,6 +226,39 @@ impl Shared {
 
     pub(crate) fn refuse(&mut self, request: RequestId, error: &MatcherError) {
         self.answer(request, ClientAnswer::Refused(error.refusal()));
+    }
+
+    /// The holders, and the twin if there is one, forget a search.
+    fn abandon_search(&mut self, session: SessionId) {
+        self.tell_all(Lane::Decide, &ToHolder::Abandon { session });
+        if self.evaluator.is_some() {
+            self.tell_twin(&ToTwin::Abandon { session });
+        }
+    }
+
+    pub(crate) fn tell_twin(&mut self, message: &ToTwin) {
+        self.reaction.to_twin.extend(borsh::to_vec(message).ok().map(Bytes::from));
+    }
+
+    /// Whether a collection of the scheme `paillier` is under the public key that is known here.
+    pub(crate) fn check_public_key(&self, id: &CollectionId) -> Result<(), MatcherError> {
+        let Some(collection) = self.collections.get(id).filter(|collection| collection.slots().is_some()) else {
+            return Ok(());
+        };
+        let known = self.evaluator.as_ref().map(|evaluator| evaluator.key().size().parameters());
+        match known {
+            Some(known) if collection.description.parameters == known => Ok(()),
+            _ => Err(MatcherError::NoPublicKey(id.clone())),
+        }
+    }
+
+    /// Tells the twin which groups of a collection are left: it forgets the others.
+    pub(crate) fn tell_twin_what_is_live(&mut self, id: &CollectionId) {
+        let Some(collection) = self.collections.get(id).filter(|collection| collection.slots().is_some()) else {
+            return;
+        };
+        let live = collection.index.groups().map(|g| (g.packed.group, g.packed.revision)).collect();
+        self.tell_twin(&ToTwin::Retain { collection: id.clone(), live });
     }
 
     pub(crate) fn mark(&mut self, request: RequestId, mark: Mark) {
@@ -286,6 +340,7 @@ impl Matcher {
             limits,
             epoch: None,
             collections,
+            evaluator: None,
             erased: image.erased,
             hot_dimensions: HotDimensions::default(),
             // Attempts of this life are above those of every earlier one.
@@ -330,12 +385,58 @@ impl Matcher {
         let misfit = self.shared.collections.get(&collection).is_some_and(|c| {
             (c.description.dimension, &c.description.parameters) != (description.dimension, &description.parameters)
         });
-        if description.parameters != self.shared.parameters.name || misfit {
+        let evaluated = self.shared.evaluator.as_ref().map(|evaluator| evaluator.key().size().parameters());
+        let known = [Some(self.shared.parameters.name), evaluated].contains(&Some(description.parameters.as_str()));
+        if !known || misfit {
             self.shared.refuse(request, &MatcherError::OtherCollection(collection));
         } else {
             self.shared.work(Task::Describe { request, collection, description });
         }
         self.react()
+    }
+
+    /// Takes the public key of the scheme `paillier`: collections under it can be made and searched from then on. `memory`
+    /// bytes of groups are kept ready to be evaluated.
+    pub fn set_public_key(&mut self, key: PublicKey, memory: usize) {
+        self.shared.evaluator = Some(Evaluator::new(key, memory));
+    }
+
+    /// The twin can be reached (again): it is told which groups are left of what it may hold.
+    pub fn twin_connected(&mut self) -> Reaction {
+        let ids: Vec<CollectionId> = self.shared.collections.keys().cloned().collect();
+        ids.iter().for_each(|id| self.shared.tell_twin_what_is_live(id));
+        self.react()
+    }
+
+    /// Takes a message of the twin's.
+    pub fn hear_twin(&mut self, bytes: &[u8]) -> Reaction {
+        match borsh::from_slice(bytes) {
+            Ok(FromTwin::Evaluated { session, ciphertexts }) => {
+                if let Some(search) = self.searches.get_mut(&session)
+                    && let Err(error) = search.take_twin(&mut self.shared, ciphertexts)
+                {
+                    self.end_search(session, error.refusal());
+                }
+            }
+            Ok(FromTwin::Missing { session, collection, groups }) if self.searches.contains_key(&session) => {
+                self.show_to_twin(&collection, &groups);
+            }
+            Ok(FromTwin::Refused { session, refusal }) => self.end_search(session, refusal),
+            // What cannot be read names no session: what waits for it runs into its deadline.
+            _ => {}
+        }
+        self.react()
+    }
+
+    /// Sends the twin groups that it does not hold; those that are not live (any more) it does not get.
+    fn show_to_twin(&mut self, id: &CollectionId, groups: &[(GroupId, Revision)]) {
+        for &(group, revision) in groups {
+            let index = self.shared.collections.get(id).filter(|c| c.slots().is_some()).map(|c| &c.index);
+            let record = index.and_then(|index| index.group(group)).filter(|record| record.packed.revision == revision);
+            let Some(record) = record.map(Arc::clone) else { continue };
+            let ciphertexts = evaluation::to_bytes(&record.packed.bodies);
+            self.shared.tell_twin(&ToTwin::Hold { collection: id.clone(), group, revision, ciphertexts });
+        }
     }
 
     /// Says how groups are cut from now on.
@@ -373,7 +474,7 @@ impl Matcher {
             }
             let error = MatcherError::Unreachable(vec![Suspect::Holder(party)]);
             for (session, search) in std::mem::take(&mut self.searches) {
-                self.shared.tell_all(Lane::Decide, &ToHolder::Abandon { session });
+                self.shared.abandon_search(session);
                 self.shared.refuse(search.request, &error);
             }
             for held in std::mem::take(&mut self.held) {
@@ -492,7 +593,7 @@ impl Matcher {
         let asked = self.searches.iter().find(|(_, s)| s.request == request).map(|(session, _)| *session);
         if let Some(session) = asked {
             self.searches.remove(&session);
-            self.shared.tell_all(Lane::Decide, &ToHolder::Abandon { session });
+            self.shared.abandon_search(session);
         }
         self.held.retain(|held| held.request != request);
         self.waiting.retain(|(waiting, _)| *waiting != request);
@@ -516,6 +617,13 @@ impl Matcher {
                 (Some(_), Err(error)) => self.end_search(session, error.refusal()),
                 (None, _) => {}
             },
+            Done::Evaluated { session, result } => {
+                if let Some(search) = self.searches.get_mut(&session)
+                    && let Err(error) = result.and_then(|own| search.take_own(&mut self.shared, own))
+                {
+                    self.end_search(session, error.refusal());
+                }
+            }
             Done::Described { request, collection, description, result } => match result {
                 Ok(()) => {
                     match self.shared.collections.get_mut(&collection) {
@@ -588,7 +696,7 @@ impl Matcher {
     fn time_out(&mut self, session: SessionId) {
         if let Some(search) = self.searches.remove(&session) {
             let error = MatcherError::TimedOut(search.late());
-            self.shared.tell_all(Lane::Decide, &ToHolder::Abandon { session });
+            self.shared.abandon_search(session);
             self.shared.refuse(search.request, &error);
         }
     }
@@ -678,6 +786,7 @@ impl Matcher {
         }
         self.shared.mark(request, Mark::Asked);
         self.shared.tell_all(Lane::Decide, &ToHolder::Ask { sealed });
+        search.ask_twin(&mut self.shared);
         self.searches.insert(session, search);
         Ok(())
     }
@@ -697,6 +806,7 @@ impl Matcher {
                 }
             }
             FromHolder::ProbePart { session, .. }
+            | FromHolder::ProbeShare { session, .. }
             | FromHolder::Candidates { session, .. }
             | FromHolder::Answer { session, .. } => {
                 let Some(search) = self.searches.get_mut(&session) else { return };
@@ -728,7 +838,7 @@ impl Matcher {
 
     fn end_search(&mut self, session: SessionId, refusal: Refusal) {
         if let Some(search) = self.searches.remove(&session) {
-            self.shared.tell_all(Lane::Decide, &ToHolder::Abandon { session });
+            self.shared.abandon_search(session);
             self.shared.answer(search.request, ClientAnswer::Refused(refusal));
         }
     }
@@ -757,8 +867,10 @@ impl Matcher {
             let late: Vec<_> = c.index.overdue().iter().filter_map(|group| planner.rebuild(*group)).collect();
             let plans = if late.is_empty() {
                 let hot = self.shared.hot_dimensions.of(&collection);
+                // Groups of the other scheme are not cut.
                 let cut = |g: &PackedGroup| {
-                    hot_blocks(g.layout, c.description.dimension, hot) == g.cold.as_ref().map(|cold| cold.from)
+                    c.slots().is_some()
+                        || hot_blocks(g.layout, c.description.dimension, hot) == g.cold.as_ref().map(|cold| cold.from)
                 };
                 let old = c.index.groups().find(|g| g.packed.epoch < epoch || !cut(&g.packed));
                 let old = old.map(|g| g.packed.group);

@@ -9,12 +9,16 @@ use std::sync::Arc;
 
 use veilmatch_domain::{CollectionId, Decision, Dimension, GroupId, Party, Preselection, Purpose, SessionId, Suspect};
 use veilmatch_gallery::GroupRecord;
-use veilmatch_glwe::{ClientAnswer, FromHolder, MaskSeed, PartPayload, ProbeShape, Stage, query_session};
+use veilmatch_glwe::{
+    ClientAnswer, Evaluation, FromHolder, MaskSeed, PartPayload, ProbeShape, Stage, ToHolder, ToTwin, query_session,
+};
+use veilmatch_paillier::ProbeShare;
 use veilmatch_sealed::SealedTemplate;
 
 use crate::MatcherError;
+use crate::evaluation::Addends;
 use crate::matcher::{Lane, Mark, RequestId, Shared};
-use crate::work::{Prepared, Probes, Scan, Scanned, Task, hot_blocks};
+use crate::work::{Evaluate, Prepared, Probes, Scan, Scanned, Task, hot_blocks};
 
 pub(crate) type Copies = [(Option<PartPayload>, Option<PartPayload>); 3];
 
@@ -44,7 +48,17 @@ pub(crate) struct Search {
     scope: Vec<Arc<GroupRecord>>,
     gathering: BTreeMap<ProbeShape, Gathering>,
     scanning: bool,
+    /// Under the scheme `paillier`.
+    evaluating: Option<Evaluating>,
     replies: [Option<Vec<u8>>; 3],
+}
+
+/// What the two evaluators have.
+#[derive(Default)]
+struct Evaluating {
+    addends: Addends,
+    own: Option<Vec<Vec<u8>>>,
+    twin: Option<Vec<Vec<u8>>>,
 }
 
 /// Puts a payload into the place that its sender must fill: polynomials from K_i, the digest from K_{i−1}.
@@ -69,8 +83,9 @@ pub(crate) fn file_copy(
     Ok(())
 }
 
-pub(crate) fn complete(copies: &Copies) -> bool {
-    copies.iter().all(|(polynomials, digest)| polynomials.is_some() && digest.is_some())
+/// Whether everything has come; `witnessed` if a digest of each part is to.
+pub(crate) fn complete(copies: &Copies, witnessed: bool) -> bool {
+    copies.iter().all(|(polynomials, digest)| polynomials.is_some() && (digest.is_some() || !witnessed))
 }
 
 pub(crate) fn borrowed(copies: &Copies) -> [(Option<&PartPayload>, Option<&PartPayload>); 3] {
@@ -78,13 +93,13 @@ pub(crate) fn borrowed(copies: &Copies) -> [(Option<&PartPayload>, Option<&PartP
 }
 
 /// Holders whose copy of some part has not come.
-pub(crate) fn late_holders(copies: &Copies) -> BTreeSet<Party> {
+pub(crate) fn late_holders(copies: &Copies, witnessed: bool) -> BTreeSet<Party> {
     veilmatch_domain::Part::ALL
         .into_iter()
         .zip(copies)
         .flat_map(|(part, (polynomials, digest))| {
             let [sender, witness] = part.holders();
-            [polynomials.is_none().then_some(sender), digest.is_none().then_some(witness)]
+            [polynomials.is_none().then_some(sender), (witnessed && digest.is_none()).then_some(witness)]
         })
         .flatten()
         .collect()
@@ -141,12 +156,14 @@ impl Search {
         if let Some(asked) = query.preselection {
             check_segments(&asked, collection.description.dimension, &scope)?;
         }
+        let evaluating = collection.slots().map(|_| Evaluating::default());
         let mut gathering = BTreeMap::new();
-        for record in &scope {
+        for record in scope.iter().filter(|_| evaluating.is_none()) {
             if let Ok(layout) = veilmatch_glwe::Layout::new(record.packed.layout.beta(), 1) {
                 gathering.insert(ProbeShape { layout }, Gathering::default());
             }
         }
+        shared.check_public_key(&associated.collection)?;
         let session = query_session(&sealed.digest());
         let search = Search {
             request,
@@ -157,6 +174,7 @@ impl Search {
             scope,
             gathering,
             scanning: false,
+            evaluating,
             scanned: false,
             stage: if query.preselection.is_some() { Stage::Coarse } else { Stage::Whole },
             prepared: None,
@@ -181,8 +199,17 @@ impl Search {
                     return Err(MatcherError::SeedsDiffer(first, party));
                 }
                 file_copy(&mut gathering.copies, party, part, payload)?;
-                if !self.scanning && self.gathering.values().all(|g| complete(&g.copies)) {
+                if !self.scanning && self.gathering.values().all(|g| complete(&g.copies, true)) {
                     self.scan(shared);
+                }
+                Ok(false)
+            }
+            FromHolder::ProbeShare { addend, .. } => {
+                let dimension = Some(self.dimension);
+                let evaluating = self.evaluating.as_mut().ok_or(MatcherError::UnexpectedPart(party))?;
+                evaluating.addends.take(party, dimension, addend)?;
+                if let Some(share) = evaluating.addends.share() {
+                    self.evaluate(shared, share)?;
                 }
                 Ok(false)
             }
@@ -266,7 +293,67 @@ impl Search {
         shared.work(Task::Scan(Box::new(scan)));
     }
 
+    /// Tells the twin what to evaluate, under the scheme `paillier`.
+    pub(crate) fn ask_twin(&self, shared: &mut Shared) {
+        if self.evaluating.is_some() {
+            let groups = self.scope.iter().map(|record| (record.packed.group, record.packed.revision)).collect();
+            let (session, collection) = (self.session, self.collection.clone());
+            shared.tell_twin(&ToTwin::Evaluate { session, collection, groups });
+        }
+    }
+
+    /// This matcher's share of the probe is complete.
+    fn evaluate(&mut self, shared: &mut Shared, share: ProbeShare) -> Result<(), MatcherError> {
+        let evaluator = shared.evaluator.clone();
+        let evaluator = evaluator.ok_or_else(|| MatcherError::NoPublicKey(self.collection.clone()))?;
+        self.scanning = true;
+        shared.mark(self.request, Mark::Recrypted);
+        let (session, collection, groups) = (self.session, self.collection.clone(), self.scope.clone());
+        shared.work(Task::Evaluate(Box::new(Evaluate { session, collection, evaluator, groups, share })));
+        Ok(())
+    }
+
+    /// This matcher has evaluated.
+    pub(crate) fn take_own(&mut self, shared: &mut Shared, own: Vec<Vec<u8>>) -> Result<(), MatcherError> {
+        if let Some(evaluating) = &mut self.evaluating {
+            evaluating.own = Some(own);
+        }
+        self.show_evaluations(shared)
+    }
+
+    /// The twin has: once, and one ciphertext for each group.
+    pub(crate) fn take_twin(&mut self, shared: &mut Shared, ciphertexts: Vec<Vec<u8>>) -> Result<(), MatcherError> {
+        let place = self.evaluating.as_mut().map(|evaluating| &mut evaluating.twin).filter(|place| place.is_none());
+        let place =
+            place.filter(|_| ciphertexts.len() == self.scope.len()).ok_or(MatcherError::UnexpectedEvaluation)?;
+        *place = Some(ciphertexts);
+        self.show_evaluations(shared)
+    }
+
+    /// Both are here: the holders are told.
+    fn show_evaluations(&mut self, shared: &mut Shared) -> Result<(), MatcherError> {
+        let Some(Evaluating { own: Some(own), twin: Some(twin), .. }) = &mut self.evaluating else { return Ok(()) };
+        let both = std::mem::take(own).into_iter().zip(std::mem::take(twin));
+        let groups = self.scope.iter().zip(both).map(|(record, (matcher, twin))| {
+            let (group, revision) = (record.packed.group, record.packed.revision);
+            Evaluation { group, revision, matcher, twin }
+        });
+        let message = ToHolder::Evaluations { session: self.session, groups: groups.collect() };
+        self.scanned = true;
+        shared.mark(self.request, Mark::Scanned);
+        shared.tell_all(Lane::Decide, &message);
+        Ok(())
+    }
+
     pub(crate) fn late(&self) -> Vec<Suspect> {
+        if let Some(Evaluating { addends, twin, .. }) = self.evaluating.as_ref().filter(|_| !self.scanned) {
+            // The twin waits for the same holders.
+            let holders: Vec<Suspect> = addends.missing().into_iter().map(Suspect::Holder).collect();
+            return match (holders.is_empty(), twin) {
+                (true, None) => vec![Suspect::Twin],
+                _ => holders,
+            };
+        }
         let late: BTreeSet<Party> = if self.scanned {
             // After the coarse stage a holder says candidates, or replies because there are none.
             let silent = |p: &Party| {
@@ -275,7 +362,7 @@ impl Search {
             };
             Party::ALL.into_iter().filter(silent).collect()
         } else {
-            self.gathering.values().flat_map(|g| late_holders(&g.copies)).collect()
+            self.gathering.values().flat_map(|g| late_holders(&g.copies, true)).collect()
         };
         late.into_iter().map(Suspect::Holder).collect()
     }

@@ -4,14 +4,17 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use veilmatch_domain::{CollectionId, Dimension, GroupId, SessionId, SubjectId};
+use veilmatch_domain::{CollectionId, Dimension, GroupId, Party, SessionId, SubjectId};
 use veilmatch_gallery::{Change, Description, GroupMember, GroupRecord, Intent, IntentId, Storage, StorageError};
 use veilmatch_glwe::{
-    Bodies, BuildOrder, GroupSums, Layout, MaskSeed, Member, PackedGroup, Parameters, ProbeCiphertext, ProbeShape,
-    SegmentedProbe, Stage, ToHolder, build_session, sum_parts,
+    Bodies, BuildOrder, GroupSums, Layout, MaskSeed, Member, PackedGroup, Parameters, PartPayload, ProbeCiphertext,
+    ProbeShape, SegmentedProbe, Stage, ToHolder, build_session, sum_parts,
 };
 
+use veilmatch_paillier::{ProbeShare, PublicKey};
+
 use crate::MatcherError;
+use crate::evaluation::{Evaluator, Packed, sum_encrypted};
 use crate::matcher::RequestId;
 use crate::search::{Copies, borrowed};
 
@@ -74,11 +77,23 @@ pub(crate) struct Sum {
     pub(crate) order: BuildOrder,
     pub(crate) members: Vec<GroupMember>,
     pub(crate) copies: Copies,
+    /// The public key, under the scheme `paillier`.
+    pub(crate) key: Option<PublicKey>,
     pub(crate) id: IntentId,
+}
+
+/// An evaluation of some groups with this matcher's share of a probe.
+pub(crate) struct Evaluate {
+    pub(crate) session: SessionId,
+    pub(crate) collection: CollectionId,
+    pub(crate) evaluator: Evaluator,
+    pub(crate) groups: Vec<Arc<GroupRecord>>,
+    pub(crate) share: ProbeShare,
 }
 
 pub(crate) enum Task {
     Scan(Box<Scan>),
+    Evaluate(Box<Evaluate>),
     Save { ticket: Ticket, lazy: Vec<Change>, changes: Vec<Change> },
     Order { ticket: Ticket, lazy: Vec<Change>, change: Change, order: Box<BuildOrder>, members: Vec<GroupMember> },
     Sum { ticket: Ticket, lazy: Vec<Change>, sum: Box<Sum> },
@@ -98,6 +113,10 @@ pub(crate) enum Done {
     Scanned {
         session: SessionId,
         result: Result<Scanned, MatcherError>,
+    },
+    Evaluated {
+        session: SessionId,
+        result: Result<Vec<Vec<u8>>, MatcherError>,
     },
     Saved {
         ticket: Ticket,
@@ -130,7 +149,7 @@ impl Work {
     /// beside anything.
     #[must_use]
     pub fn needs_storage(&self) -> bool {
-        !matches!(self.0, Task::Scan(_))
+        !matches!(self.0, Task::Scan(_) | Task::Evaluate(_))
     }
 
     /// Does it. Uses the rayon pool that it is called in.
@@ -138,6 +157,7 @@ impl Work {
     pub fn run(self, storage: &dyn Storage) -> Worked {
         Worked(match self.0 {
             Task::Scan(scan) => Done::Scanned { session: scan.session, result: scan.run() },
+            Task::Evaluate(work) => Done::Evaluated { session: work.session, result: work.run() },
             Task::Save { ticket, lazy, changes } => {
                 let result = apply(storage, &lazy, changes);
                 Done::Saved { ticket, lazy: left(lazy, &result), result }
@@ -268,10 +288,37 @@ impl Scan {
     }
 }
 
+impl Evaluate {
+    fn run(self) -> Result<Vec<Vec<u8>>, MatcherError> {
+        let packed = self.groups.iter().map(|record| Packed {
+            collection: &self.collection,
+            group: record.packed.group,
+            revision: record.packed.revision,
+            words: &record.packed.bodies,
+        });
+        self.evaluator.evaluate(&packed.collect::<Vec<_>>(), &self.share)
+    }
+}
+
 impl Sum {
     /// Compares the copies and adds the parts up.
     fn add_up(self) -> Result<(IntentId, Arc<GroupRecord>, Intent), MatcherError> {
         let BuildOrder { group, revision, epoch, layout, replaces, collection, .. } = self.order;
+        if let Some(key) = &self.key {
+            let parts: [_; 3] = std::array::from_fn(|i| {
+                let payload = self.copies.get(i).and_then(|(ciphertexts, _)| ciphertexts.as_ref());
+                let bytes = match payload {
+                    Some(PartPayload::Polynomials(bytes)) => bytes.as_slice(),
+                    _ => &[],
+                };
+                (Party::from_index(i), bytes)
+            });
+            let bodies = sum_encrypted(key, self.dimension, &parts)?.into();
+            let packed = PackedGroup { group, revision, epoch, layout, bodies, cold: None };
+            let record = Arc::new(GroupRecord { packed, members: self.members });
+            let intent = Intent::Build { collection, record: Arc::clone(&record), replaces };
+            return Ok((self.id, record, intent));
+        }
         let polynomials = layout.blocks(self.dimension) * layout.rank();
         let bodies = sum_parts(&self.parameters, &self.parameters.ring(), polynomials, &borrowed(&self.copies))?;
         let hot = hot_blocks(layout, self.dimension, self.hot_dimensions);

@@ -24,7 +24,7 @@ use veilmatch_glwe::{
 use veilmatch_sealed::{SealedTemplate, SignedErasure};
 
 use crate::MatcherError;
-use crate::matcher::{Lane, RequestId, Shared};
+use crate::matcher::{Collection, Lane, RequestId, Shared};
 use crate::search::{Copies, complete, file_copy, late_holders};
 use crate::work::{Done, Ordered, Sum, Task, Ticket};
 
@@ -115,8 +115,19 @@ enum Stage {
     ErasureAtGate(Erasure),
     Erasing(Erasure),
     Ordering(Ticket),
-    Building { session: SessionId, order: BuildOrder, members: Vec<GroupMember>, copies: Copies },
-    Summing { session: SessionId, replaces: Vec<GroupId>, ticket: Ticket },
+    /// `witnessed`: whether a digest of each part is to come from its other holder.
+    Building {
+        session: SessionId,
+        order: BuildOrder,
+        members: Vec<GroupMember>,
+        copies: Copies,
+        witnessed: bool,
+    },
+    Summing {
+        session: SessionId,
+        replaces: Vec<GroupId>,
+        ticket: Ticket,
+    },
     BuildAtGate(Build),
     CommittingBuild(Build, [bool; 3]),
 }
@@ -309,6 +320,7 @@ impl Writer {
 
     fn order(shared: &mut Shared, agenda: &mut Agenda, plan: BuildPlan) -> Result<Ticket, MatcherError> {
         let epoch = shared.epoch.ok_or(MatcherError::NoKeys)?;
+        shared.check_public_key(&agenda.collection)?;
         let attempt = shared.next_attempt();
         let ticket = shared.next_ticket();
         let lazy = shared.take_lazy();
@@ -404,7 +416,9 @@ impl Writer {
                         let Ordered { session, order, members, bytes } = *ordered;
                         shared.tell_bytes(&Party::ALL, Lane::Recrypt, &bytes);
                         self.agenda.begin_stage(shared, members.len());
-                        self.stage = Stage::Building { session, order, members, copies: Copies::default() };
+                        let slots = shared.collections.get(&self.agenda.collection).and_then(Collection::slots);
+                        let (copies, witnessed) = (Copies::default(), slots.is_none());
+                        self.stage = Stage::Building { session, order, members, copies, witnessed };
                         Some(self)
                     }
                     Err(error) => {
@@ -451,14 +465,13 @@ impl Writer {
             (Stage::CommittingBuild(b, committed), FromHolder::Committed { session }) if session == b.session => {
                 Ok(mark(committed, party))
             }
-            (Stage::Building { session: own, copies, .. }, FromHolder::GroupPart { session, part, payload })
-                if session == *own =>
-            {
-                match file_copy(copies, party, part, payload) {
-                    Ok(()) if complete(copies) => return self.add_up(shared),
-                    result => result.map(|()| false),
-                }
-            }
+            (
+                Stage::Building { session: own, copies, witnessed, .. },
+                FromHolder::GroupPart { session, part, payload },
+            ) if session == *own => match file_copy(copies, party, part, payload) {
+                Ok(()) if complete(copies, *witnessed) => return self.add_up(shared),
+                result => result.map(|()| false),
+            },
             (Stage::Erasing(e), FromHolder::Erased { .. }) => Ok(mark(&mut e.acknowledged, party)),
             (Stage::Erasing(e), FromHolder::Refused { session: None, refusal }) => {
                 if let Some(place) = e.refused.get_mut(party.index()) {
@@ -524,7 +537,7 @@ impl Writer {
 
     /// All copies are here: they are compared, added up, and the sum stored as decided.
     fn add_up(mut self, shared: &mut Shared) -> Option<Writer> {
-        let Stage::Building { session, order, members, copies } = self.stage else { return Some(self) };
+        let Stage::Building { session, order, members, copies, witnessed } = self.stage else { return Some(self) };
         let dimension = match shared.collection(&self.agenda.collection) {
             Ok(collection) => collection.description.dimension,
             Err(error) => {
@@ -536,7 +549,8 @@ impl Writer {
         let replaces = order.replaces.clone();
         let (parameters, id) = (shared.parameters, IntentId(session.0));
         let hot_dimensions = shared.hot_dimensions.of(&self.agenda.collection);
-        let sum = Sum { parameters, dimension, hot_dimensions, order, members, copies, id };
+        let key = shared.evaluator.as_ref().filter(|_| !witnessed).map(|evaluator| evaluator.key().clone());
+        let sum = Sum { parameters, dimension, hot_dimensions, order, members, copies, key, id };
         shared.work(Task::Sum { ticket, lazy, sum: Box::new(sum) });
         self.agenda.begin_stage(shared, 0);
         self.stage = Stage::Summing { session, replaces, ticket };
@@ -565,10 +579,12 @@ impl Writer {
             Stage::CommittingBuild(build, _) => {
                 let (group, damaged) = (build.record.packed.group, build.record.is_damaged());
                 collection.index.commit(build.record, &build.replaces);
+                let id = self.agenda.collection.clone();
                 if damaged {
                     // Decided in an earlier life, and its file was lost since: the holders have it, so it is built again.
                     collection.index.must_rebuild(group);
                 }
+                shared.tell_twin_what_is_live(&id);
                 shared.succeeded = true;
                 shared.lazy.push(Change::Settle { id: IntentId(build.session.0) });
                 shared.gates.remove(&self.agenda.collection);
@@ -660,7 +676,7 @@ impl Writer {
             }
             Stage::CommittingAdmission(_, committed) | Stage::CommittingBuild(_, committed) => missing(committed),
             Stage::Erasing(e) => missing(&e.acknowledged),
-            Stage::Building { copies, .. } => late_holders(copies).into_iter().collect(),
+            Stage::Building { copies, witnessed, .. } => late_holders(copies, *witnessed).into_iter().collect(),
             _ => Vec::new(),
         };
         late.into_iter().map(Suspect::Holder).collect()
@@ -708,6 +724,7 @@ impl Agenda {
             && collection.planner(parameters).rebuild(group).is_none()
         {
             collection.index.drop_group(group);
+            shared.tell_twin_what_is_live(&self.collection);
             let collection = self.collection.clone();
             shared.lazy.push(Change::DropGroup { collection, group });
         } else if group.is_some() && self.more_erasures && self.overdue < PATIENCE {

@@ -1,0 +1,205 @@
+//! The matcher's twin: the second evaluator of the scheme `paillier`, run by somebody else than the matcher (DESIGN 4).
+//!
+//! It is a state machine like the matcher, but stores nothing that is needed: groups come from the matcher when they are first asked for,
+//! and are kept in memory. A session is an order of the matcher and one addend from each holder, in any sequence; when all are here
+//! the groups are evaluated, once, and the session is gone.
+//!
+//! Who sees what: ciphertexts, and its own share of every probe, which comes from the holders and never through the matcher.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use veilmatch_domain::{CollectionId, GroupId, Party, Revision, SessionId};
+use veilmatch_glwe::{FromHolder, FromTwin, ToTwin};
+use veilmatch_paillier::{ProbeShare, PublicKey};
+
+use crate::MatcherError;
+use crate::evaluation::{Addends, Evaluator, Packed, to_words};
+
+/// Sessions that may be open. The oldest gives way: what is left of one that never completes must not stand in the way.
+const MAX_SESSIONS: usize = 256;
+
+/// A twin.
+pub struct Twin {
+    evaluator: Evaluator,
+    groups: BTreeMap<(CollectionId, GroupId), (Revision, std::sync::Arc<Vec<u32>>)>,
+    sessions: BTreeMap<SessionId, Session>,
+    /// Open sessions, oldest first.
+    order: VecDeque<SessionId>,
+}
+
+#[derive(Default)]
+struct Session {
+    asked: Option<(CollectionId, Vec<(GroupId, Revision)>)>,
+    addends: Addends,
+    /// Groups that the matcher was asked for.
+    waits_for: Vec<(GroupId, Revision)>,
+}
+
+/// What a message led to.
+#[derive(Default)]
+pub struct TwinReaction {
+    /// Messages to the matcher.
+    pub send: Vec<Vec<u8>>,
+    /// To be run anywhere; its result is a message to the matcher.
+    pub work: Vec<TwinWork>,
+}
+
+/// An evaluation, to be run away from the state machine.
+pub struct TwinWork {
+    session: SessionId,
+    evaluator: Evaluator,
+    collection: CollectionId,
+    groups: Vec<(GroupId, Revision, std::sync::Arc<Vec<u32>>)>,
+    share: ProbeShare,
+}
+
+impl std::fmt::Debug for Twin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Twin({} groups, {} sessions)", self.groups.len(), self.sessions.len())
+    }
+}
+
+impl std::fmt::Debug for TwinReaction {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "TwinReaction({} messages, {} evaluations)", self.send.len(), self.work.len())
+    }
+}
+
+impl std::fmt::Debug for TwinWork {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "TwinWork({} groups, redacted)", self.groups.len())
+    }
+}
+
+impl Twin {
+    /// A twin that keeps `memory` bytes of groups ready.
+    #[must_use]
+    pub fn new(key: PublicKey, memory: usize) -> Self {
+        Self {
+            evaluator: Evaluator::new(key, memory),
+            groups: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            order: VecDeque::new(),
+        }
+    }
+
+    /// Takes a message of the matcher's. One that cannot be read is dropped: the session runs into the matcher's deadline.
+    pub fn hear_matcher(&mut self, bytes: &[u8]) -> TwinReaction {
+        let mut reaction = TwinReaction::default();
+        match borsh::from_slice(bytes) {
+            Ok(ToTwin::Evaluate { session, collection, groups }) => {
+                let open = self.session(session);
+                if open.asked.is_none() {
+                    open.asked = Some((collection, groups));
+                    self.go_on(session, &mut reaction);
+                }
+            }
+            Ok(ToTwin::Hold { collection, group, revision, ciphertexts }) => {
+                let words = std::sync::Arc::new(to_words(&ciphertexts));
+                self.groups.insert((collection.clone(), group), (revision, words));
+                for session in self.order.clone() {
+                    let waits = self.sessions.get_mut(&session).is_some_and(|open| {
+                        let of_collection = open.asked.as_ref().is_some_and(|(named, _)| *named == collection);
+                        of_collection && open.waits_for.contains(&(group, revision))
+                    });
+                    if waits {
+                        self.go_on(session, &mut reaction);
+                    }
+                }
+            }
+            Ok(ToTwin::Retain { collection, live }) => {
+                let of_others = |named: &(CollectionId, GroupId)| named.0 != collection;
+                self.groups.retain(|named, (revision, _)| of_others(named) || live.contains(&(named.1, *revision)));
+                self.evaluator.retain(&collection, &live);
+            }
+            Ok(ToTwin::Abandon { session }) => self.end(session),
+            Err(_) => {}
+        }
+        reaction
+    }
+
+    /// Takes a message of a holder's, as the transport authenticated it.
+    pub fn hear_holder(&mut self, party: Party, bytes: &[u8]) -> TwinReaction {
+        let mut reaction = TwinReaction::default();
+        if let Ok(FromHolder::ProbeShare { session, addend }) = borsh::from_slice(bytes) {
+            match self.session(session).addends.take(party, None, addend) {
+                Ok(()) => self.go_on(session, &mut reaction),
+                Err(error) => self.refuse(session, &error, &mut reaction),
+            }
+        }
+        reaction
+    }
+
+    fn session(&mut self, session: SessionId) -> &mut Session {
+        if !self.sessions.contains_key(&session) {
+            if self.order.len() >= MAX_SESSIONS
+                && let Some(oldest) = self.order.pop_front()
+            {
+                self.sessions.remove(&oldest);
+            }
+            self.order.push_back(session);
+        }
+        self.sessions.entry(session).or_default()
+    }
+
+    fn end(&mut self, session: SessionId) {
+        self.sessions.remove(&session);
+        self.order.retain(|open| *open != session);
+    }
+
+    fn refuse(&mut self, session: SessionId, error: &MatcherError, reaction: &mut TwinReaction) {
+        self.end(session);
+        reaction.send.extend(encoded(&FromTwin::Refused { session, refusal: error.refusal() }));
+    }
+
+    /// Asks for groups that are missing, or evaluates if everything is here.
+    fn go_on(&mut self, session: SessionId, reaction: &mut TwinReaction) {
+        let Some(open) = self.sessions.get_mut(&session) else { return };
+        let Some((collection, asked)) = &open.asked else { return };
+        let held = |(group, revision): &(GroupId, Revision)| {
+            let held = self.groups.get(&(collection.clone(), *group));
+            held.filter(|(held, _)| held == revision)
+                .map(|(_, words)| (*group, *revision, std::sync::Arc::clone(words)))
+        };
+        let missing: Vec<(GroupId, Revision)> = asked.iter().filter(|named| held(named).is_none()).copied().collect();
+        if !missing.is_empty() {
+            if open.waits_for.is_empty() {
+                let (collection, groups) = (collection.clone(), missing.clone());
+                reaction.send.extend(encoded(&FromTwin::Missing { session, collection, groups }));
+            }
+            open.waits_for = missing;
+            return;
+        }
+        let Some(share) = open.addends.share() else { return };
+        let groups = asked.iter().filter_map(held).collect();
+        let (collection, evaluator) = (collection.clone(), self.evaluator.clone());
+        reaction.work.push(TwinWork { session, evaluator, collection, groups, share });
+        self.end(session);
+    }
+}
+
+fn encoded(message: &FromTwin) -> Option<Vec<u8>> {
+    borsh::to_vec(message).ok()
+}
+
+impl TwinWork {
+    /// Evaluates; the result is a message to the matcher. It uses the current rayon pool.
+    #[must_use]
+    pub fn run(self) -> Option<Vec<u8>> {
+        let packed: Vec<Packed<'_>> = self
+            .groups
+            .iter()
+            .map(|(group, revision, words)| Packed {
+                collection: &self.collection,
+                group: *group,
+                revision: *revision,
+                words: words.as_slice(),
+            })
+            .collect();
+        let session = self.session;
+        encoded(&match self.evaluator.evaluate(&packed, &self.share) {
+            Ok(ciphertexts) => FromTwin::Evaluated { session, ciphertexts },
+            Err(error) => FromTwin::Refused { session, refusal: error.refusal() },
+        })
+    }
+}
