@@ -10,6 +10,7 @@ mod flow;
 mod gallery;
 mod lost_holder;
 mod norm;
+mod paillier;
 mod preselection;
 mod restarts;
 mod rules;

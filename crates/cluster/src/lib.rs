@@ -1,4 +1,5 @@
-//! All five parties in one process: a client, the matcher and three key holders on a network in memory.
+//! All parties in one process: a client, the matcher, three key holders and, for the scheme `paillier`, the twin, on a network in
+//! memory.
 //!
 //! Parties exchange serialised bytes and nothing else; each object is handed only what is addressed to it. This room is
 //! for the demo, evaluations and tests, and never part of a server: it is the one place that owns all three holders.
@@ -7,8 +8,8 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use veilmatch_domain::{
-    ClientId, CollectionId, Dimension, Embedding, Epoch, Outcome, Party, Policy, Query, SubjectId, TemplateVersion,
-    Timestamp,
+    ClientId, CollectionId, Dimension, Embedding, Epoch, Outcome, Party, Policy, Query, SchemeName, SubjectId,
+    TemplateVersion, Timestamp,
 };
 use veilmatch_gallery::{Description, Image, MemoryStorage};
 use veilmatch_glwe::{MAX_ADMISSION, Parameters, Verdict};
@@ -16,11 +17,16 @@ use veilmatch_holder::{
     AuditEntry, ClientRecord, Holder, HolderCard, HolderError, HolderKeys, HolderSecretKey, Outbound, Reaction,
     Recipient, Record, RestoreError, RestoreRequest, Sender, Work,
 };
-use veilmatch_matching::{HotDimensions, Limits, Matcher, RequestId};
+use veilmatch_matching::{HotDimensions, Limits, Matcher, RequestId, Twin, TwinWork};
 use veilmatch_mpc::{Delivery, Network, Traffic};
+use veilmatch_paillier::PublicKey;
 use veilmatch_sdk::{Client, ClientError};
 use veilmatch_sealed::{ClientSigningKey, ClientVerifyingKey, SignedAdministration};
 use veilmatch_secret::{Entropy, Secret, os_entropy};
+use veilmatch_threshold::Dealt;
+
+/// Bytes of groups that each evaluator keeps ready.
+const EVALUATOR_MEMORY: usize = 1 << 30;
 
 /// Who is on the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -31,6 +37,8 @@ pub enum Address {
     Matcher,
     /// A key holder.
     Holder(Party),
+    /// The matcher's twin.
+    Twin,
 }
 
 /// Why the cluster has no answer.
@@ -111,6 +119,8 @@ pub struct Cluster {
     disks: [Disk; 3],
     cards: [HolderCard; 3],
     matcher: Matcher,
+    /// The second evaluator, and the public key that it and the matcher have.
+    twin: Option<(Twin, PublicKey)>,
     collection: CollectionId,
     answers: BTreeMap<RequestId, Vec<u8>>,
     next_request: u64,
@@ -148,8 +158,35 @@ impl Cluster {
         collection: CollectionId,
         policy: Policy,
         client: ClientId,
+        entropy: impl FnMut() -> Box<dyn Entropy>,
+        tamper: Option<Tamper>,
+    ) -> Result<Self, ClusterError> {
+        Self::found(parameters, (collection, policy), client, entropy, tamper, None)
+    }
+
+    /// As [`Cluster::new`], with a twin and with the shares of a threshold key at the holders: the collection may be under the scheme
+    /// `paillier`.
+    ///
+    /// # Errors
+    /// [`ClusterError::Ceremony`] if it does not complete, [`ClusterError::Holder`] if a share is refused.
+    pub fn with_key(
+        parameters: Parameters,
+        collection: CollectionId,
+        policy: Policy,
+        client: ClientId,
+        entropy: impl FnMut() -> Box<dyn Entropy>,
+        dealt: Dealt,
+    ) -> Result<Self, ClusterError> {
+        Self::found(parameters, (collection, policy), client, entropy, None, Some(dealt))
+    }
+
+    fn found(
+        parameters: Parameters,
+        (collection, policy): (CollectionId, Policy),
+        client: ClientId,
         mut entropy: impl FnMut() -> Box<dyn Entropy>,
         tamper: Option<Tamper>,
+        dealt: Option<Dealt>,
     ) -> Result<Self, ClusterError> {
         let (mut disks, mut holders) = (Vec::new(), Vec::new());
         for party in Party::ALL {
@@ -181,6 +218,7 @@ impl Cluster {
             disks,
             cards,
             matcher,
+            twin: None,
             collection: collection.clone(),
             answers: BTreeMap::new(),
             next_request: 0,
@@ -190,11 +228,25 @@ impl Cluster {
             let cards = cluster.cards.clone();
             cluster.holder_mut(party).meet(cards);
         }
+        if let Some(dealt) = dealt {
+            cluster.install(dealt)?;
+        }
         let (id, key) = (cluster.client.id().clone(), cluster.client.verifying_key());
         cluster.register_as(&id, &ClientRecord::with_all_roles(key));
         cluster.create_collection(&collection, &policy)?;
         cluster.begin_epoch()?;
         Ok(cluster)
+    }
+
+    /// Gives every holder its share, and both evaluators the public key.
+    fn install(&mut self, dealt: Dealt) -> Result<(), ClusterError> {
+        for (party, share) in Party::ALL.into_iter().zip(dealt.shares) {
+            let reaction = self.holder_mut(party).install_share(share)?;
+            self.take(party, reaction);
+        }
+        self.matcher.set_public_key(dealt.key.clone(), EVALUATOR_MEMORY);
+        self.twin = Some((Twin::new(dealt.key.clone(), EVALUATOR_MEMORY), dealt.key));
+        Ok(())
     }
 
     /// Holds a ceremony for the next key epoch.
@@ -353,6 +405,7 @@ impl Cluster {
             Address::Matcher => {
                 let reaction = match (from, bytes.split_first_chunk::<8>()) {
                     (Address::Holder(party), _) => self.matcher.hear_holder(party, &bytes),
+                    (Address::Twin, _) => self.matcher.hear_twin(&bytes),
                     (Address::Client, Some((id, request))) => {
                         self.matcher.hear_client(RequestId(u64::from_le_bytes(*id)), request)
                     }
@@ -360,16 +413,39 @@ impl Cluster {
                 };
                 self.take_from_matcher(reaction);
             }
+            Address::Twin => self.hand_to_twin(from, &bytes),
             Address::Holder(party) => {
                 let sender = match from {
                     Address::Holder(peer) => Sender::Peer(peer),
-                    Address::Client | Address::Matcher => Sender::Matcher,
+                    Address::Client | Address::Matcher | Address::Twin => Sender::Matcher,
                 };
                 let now = self.now;
                 let reaction = self.holder_mut(party).receive(sender, &bytes, now);
                 self.take(party, reaction);
             }
         }
+    }
+
+    /// Hands a message to the twin and does its work at once.
+    fn hand_to_twin(&mut self, from: Address, bytes: &[u8]) {
+        let Some((twin, _)) = &mut self.twin else { return };
+        let reaction = match from {
+            Address::Holder(party) => twin.hear_holder(party, bytes),
+            Address::Matcher => twin.hear_matcher(bytes),
+            Address::Client | Address::Twin => return,
+        };
+        for bytes in reaction.send.into_iter().chain(reaction.work.into_iter().filter_map(TwinWork::run)) {
+            self.network.send(Address::Twin, Address::Matcher, bytes);
+        }
+    }
+
+    /// The twin starts again with nothing in memory.
+    pub fn restart_twin(&mut self) {
+        if let Some((twin, key)) = &mut self.twin {
+            *twin = Twin::new(key.clone(), EVALUATOR_MEMORY);
+        }
+        let reaction = self.matcher.twin_connected();
+        self.take_from_matcher(reaction);
     }
 
     /// Does what a holder's driver does: log, save, send, compute. A crash in between is followed by a restart.
@@ -396,6 +472,7 @@ impl Cluster {
                 let to = match to {
                     Recipient::Matcher => Address::Matcher,
                     Recipient::Peer(peer) => Address::Holder(peer),
+                    Recipient::Twin => Address::Twin,
                 };
                 self.network.send(Address::Holder(party), to, bytes);
             }
@@ -540,6 +617,9 @@ impl Cluster {
             for message in reaction.send {
                 self.network.send(Address::Matcher, Address::Holder(message.to), message.bytes.to_vec());
             }
+            for bytes in reaction.to_twin {
+                self.network.send(Address::Matcher, Address::Twin, bytes.to_vec());
+            }
             for work in reaction.work {
                 reactions.push_back(self.matcher.finish(work.run(&self.storage)));
             }
@@ -549,8 +629,9 @@ impl Cluster {
     /// From now on at most this many templates share a packed group of the collection.
     pub fn limit_groups(&mut self, group_capacity: u32) {
         let collection = self.collection.clone();
-        if let Some(dimension) = self.matcher.collection(&collection).map(|(known, _)| known.dimension) {
-            self.describe(&collection, dimension, group_capacity);
+        if let Some((known, _)) = self.matcher.collection(&collection) {
+            let (dimension, parameters) = (known.dimension, known.parameters.clone());
+            self.describe(&collection, dimension, parameters, group_capacity);
         }
     }
 
@@ -560,9 +641,8 @@ impl Cluster {
         self.matcher.set_hot_dimensions(hot_dimensions);
     }
 
-    fn describe(&mut self, collection: &CollectionId, dimension: Dimension, group_capacity: u32) {
-        let description =
-            Description { dimension, parameters: self.parameters.name.to_owned(), group_capacity, created: self.now };
+    fn describe(&mut self, collection: &CollectionId, dimension: Dimension, parameters: String, group_capacity: u32) {
+        let description = Description { dimension, parameters, group_capacity, created: self.now };
         let request = self.fresh_request();
         let reaction = self.matcher.describe(request, collection.clone(), description);
         self.take_from_matcher(reaction);
@@ -607,7 +687,11 @@ impl Cluster {
     /// [`ClusterError::Holder`] if the policy contradicts itself.
     pub fn create_collection(&mut self, collection: &CollectionId, policy: &Policy) -> Result<(), ClusterError> {
         self.set_policy_of(collection, policy)?;
-        self.describe(collection, policy.dimension, u32::MAX);
+        let parameters = match (policy.scheme, &self.twin) {
+            (SchemeName::Paillier, Some((_, key))) => key.size().parameters(),
+            _ => self.parameters.name,
+        };
+        self.describe(collection, policy.dimension, parameters.to_owned(), u32::MAX);
         Ok(())
     }
 

@@ -52,6 +52,7 @@ impl From<Suspect> for v1::Suspect {
             Suspect::Matcher => (Kind::Matcher, Vec::new()),
             Suspect::Holder(party) => (Kind::Holder, vec![number(party)]),
             Suspect::Pair(a, b) => (Kind::Pair, vec![number(a), number(b)]),
+            Suspect::Twin => (Kind::Twin, Vec::new()),
         };
         Self { kind: kind.into(), holders }
     }
@@ -65,6 +66,7 @@ impl TryFrom<v1::Suspect> for Suspect {
             (Kind::Client, []) => Ok(Self::Client),
             (Kind::Matcher, []) => Ok(Self::Matcher),
             (Kind::Holder, &[holder]) => Ok(Self::Holder(party(holder)?)),
+            (Kind::Twin, []) => Ok(Self::Twin),
             (Kind::Pair, &[a, b]) if a != b => Ok(Self::pair(party(a)?, party(b)?)),
             _ => Err(WireError::Unknown { field: "suspects" }),
         }

@@ -223,6 +223,12 @@ fn order(bytes: &[u8]) -> (String, Vec<Field>) {
                 .flat_map(|g| [field("sums masks", session.0, g.masks), field("sums scores", session.0, g.scores)]);
             ("sums".into(), fields.collect())
         }
+        ToHolder::Evaluations { session, groups } => {
+            let fields = groups.into_iter().flat_map(|g| {
+                [field("matcher's product", session.0, g.matcher), field("twin's product", session.0, g.twin)]
+            });
+            ("evaluations".into(), fields.collect())
+        }
         ToHolder::Erase { .. } => ("erase".into(), Vec::new()),
     }
 }
@@ -245,6 +251,10 @@ fn report(sessions: &Sessions, bytes: &[u8]) -> (String, Vec<Field>) {
         FromHolder::Refused { .. } => ("refused".into(), Vec::new()),
         FromHolder::Status { .. } => ("status".into(), Vec::new()),
         FromHolder::Candidates { .. } => ("candidates".into(), Vec::new()),
+        FromHolder::ProbeShare { session, addend } => {
+            let bytes: Vec<u8> = addend.expose().iter().flat_map(|residue| residue.to_le_bytes()).collect();
+            ("addend".into(), vec![field("addend", session.0, bytes)])
+        }
     }
 }
 
