@@ -21,6 +21,7 @@
 //! **What an opened slot hides.** M_t has at least one mask of 64 bits that the reader does not know; the slot's distribution for
 //! two scores differs by at most 2^24/2^64 = 2^−40 (DESIGN section 4 chooses the width).
 
+use rayon::prelude::*;
 use veilmatch_kernels::montgomery::{Modular, limbs};
 use veilmatch_secret::Secret;
 
@@ -174,6 +175,50 @@ impl Packing {
             return Err(PaillierError::Slot { slot, slots: self.slots() });
         }
         key.add(packed, &key.shift(coordinate, self.width() * slot)?)
+    }
+
+    /// [`Packing::place`] for all dimensions of a template, on the current rayon pool: `packed` and `template` have a ciphertext for
+    /// each.
+    ///
+    /// # Errors
+    /// As [`Packing::place`], or if the lists differ in length.
+    pub fn place_template(
+        self,
+        key: &PublicKey,
+        packed: &[Ciphertext],
+        template: &[Ciphertext],
+        slot: usize,
+    ) -> Result<Vec<Ciphertext>, PaillierError> {
+        if packed.len() != template.len() {
+            let (found, expected) = (template.len(), packed.len());
+            return Err(PaillierError::Count { what: "coordinates", found, expected });
+        }
+        packed.par_iter().zip(template).map(|(packed, c)| self.place(key, packed, c, slot)).collect()
+    }
+
+    /// Packs whole templates, one per slot from the first, with [`Packing::place_all`] for every dimension, on the current rayon pool: the
+    /// packed ciphertexts by dimension.
+    ///
+    /// # Errors
+    /// As [`Packing::place_all`], or if templates differ in length.
+    pub fn pack_templates(
+        self,
+        key: &PublicKey,
+        templates: &[&[Ciphertext]],
+    ) -> Result<Vec<Ciphertext>, PaillierError> {
+        self.fits(templates.len())?;
+        let dimension = templates.first().map_or(0, |template| template.len());
+        if let Some(other) = templates.iter().find(|template| template.len() != dimension) {
+            return Err(PaillierError::Count { what: "coordinates", found: other.len(), expected: dimension });
+        }
+        (0..dimension)
+            .into_par_iter()
+            .map(|j| {
+                let column: Vec<Ciphertext> =
+                    templates.iter().filter_map(|template| template.get(j)).cloned().collect();
+                self.place_all(key, &column)
+            })
+            .collect()
     }
 
     /// Packs encrypted coordinates, one per slot from the first: Horner's rule, w squarings and a multiplication each.

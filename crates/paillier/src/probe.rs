@@ -11,6 +11,7 @@ use borsh::{BorshDeserialize, BorshSerialize};
 use rayon::prelude::*;
 use veilmatch_kernels::montgomery::Modular;
 use veilmatch_secret::{Entropy, Secret};
+use zeroize::Zeroizing;
 
 use crate::exponentiation::Digits;
 use crate::integers::random_limbs;
@@ -131,7 +132,8 @@ pub fn evaluate_vartime(
             let mut work = key.group().workspace();
             let digits = recodings.get(&group.recoding()).ok_or(PaillierError::Malformed { what: "recoding" })?;
             let mut product = group.power_vartime(&mut work, digits)?;
-            let zero = key.table().power(key.group(), &mut work, randomness.expose());
+            // Whoever saw it could take the fresh randomness away again.
+            let zero = Zeroizing::new(key.table().power(key.group(), &mut work, randomness.expose()));
             key.group().multiply_assign(&mut work, &mut product, &zero);
             Ok(Ciphertext::from_inner(key, &mut work, product))
         })

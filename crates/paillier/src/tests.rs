@@ -185,6 +185,36 @@ fn keys_that_are_none() {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn arbitrary_bytes_are_refused_without_a_panic(
+        length in prop::sample::select(vec![0usize, 1, 17, 512, 768, 874, 1024, 3073, 4609]),
+        start in prop::collection::vec(any::<u8>(), 4),
+        fill in any::<u8>(),
+    ) {
+        let mut bytes = vec![fill; length];
+        for (byte, start) in bytes.iter_mut().zip(start) {
+            *byte = start;
+        }
+        for key in [&fixture().key, &large_fixture().key] {
+            let _ = key.ciphertext(&bytes);
+            let _ = key.ciphertexts(&bytes);
+            let _ = KnowledgeProof::from_bytes(key, &bytes);
+            prop_assert!(PartialDecryption::from_bytes(key, &bytes, 1).is_err());
+        }
+        for first in [bytes.first().copied().unwrap_or(0), 0, 1] {
+            if let Some(size) = bytes.first_mut() {
+                *size = first;
+            }
+            prop_assert!(PublicKey::from_bytes(&bytes).is_err());
+            prop_assert!(PublicKey::try_from_slice(&bytes).is_err());
+            let _ = ProbeShare::try_from_slice(&bytes);
+        }
+    }
+}
+
 #[test]
 fn secrets_are_redacted() {
     let key = &fixture().key;

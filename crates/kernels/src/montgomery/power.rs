@@ -2,7 +2,7 @@
 
 use zeroize::Zeroizing;
 
-use super::Workspace;
+use super::{BLOCK, Workspace};
 
 /// Bits of a window. A look-up reads all 32 entries: at 64 limbs that is 16 KiB, an eighth of a multiplication.
 const WINDOW: usize = 5;
@@ -10,14 +10,40 @@ const ENTRIES: usize = 1 << WINDOW;
 
 /// Entry `index` of a table of residues. Reads all of it.
 fn look_up(table: &[u64], index: usize, out: &mut [u64]) {
-    out.fill(0);
-    for (i, entry) in table.chunks_exact(out.len()).enumerate() {
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx2") {
+        // SAFETY: AVX2 is there.
+        return unsafe { look_up_avx2(table, index, out) };
+    }
+    look_up_blocks(table, index, out);
+}
+
+/// The same, compiled for wider registers.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn look_up_avx2(table: &[u64], index: usize, out: &mut [u64]) {
+    look_up_blocks(table, index, out);
+}
+
+#[inline(always)]
+fn look_up_blocks(table: &[u64], index: usize, out: &mut [u64]) {
+    let limbs = out.len();
+    assert!(table.len() == ENTRIES * limbs && limbs.is_multiple_of(BLOCK), "whole entries of whole blocks");
+    let mut masks = [0; ENTRIES];
+    for (i, mask) in masks.iter_mut().enumerate() {
         let differs = (i ^ index) as u64;
         // All ones if the index is this one.
-        let mask = std::hint::black_box(((differs | differs.wrapping_neg()) >> 63).wrapping_sub(1));
-        for (out, &limb) in out.iter_mut().zip(entry) {
-            *out |= limb & mask;
+        *mask = ((differs | differs.wrapping_neg()) >> 63).wrapping_sub(1);
+    }
+    let masks = std::hint::black_box(masks);
+    for (at, out) in out.as_chunks_mut::<BLOCK>().0.iter_mut().enumerate() {
+        let mut sum = [0; BLOCK];
+        for (entry, mask) in table.chunks_exact(limbs).zip(masks) {
+            for (sum, &limb) in sum.iter_mut().zip(&entry[at * BLOCK..(at + 1) * BLOCK]) {
+                *sum |= limb & mask;
+            }
         }
+        *out = sum;
     }
 }
 

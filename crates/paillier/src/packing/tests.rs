@@ -132,3 +132,27 @@ fn coordinates_are_placed_and_taken_out() {
     }
     assert_eq!(f.decrypt(&packed), packing.pack(key, &rest).unwrap().expose_signed_vartime(key));
 }
+
+#[test]
+fn templates_are_packed_by_dimension() {
+    let (f, key) = (fixture(), &fixture().key);
+    let packing = Packing::new(key.size());
+    let templates = [[1, -2, 3], [-4, 5, -6], [7, 8, 9]].map(|t| key.encrypt_integers(&t, &mut *entropy()).ciphertexts);
+    let [a, b, c] = templates.each_ref().map(|t| t.as_slice());
+    let expected = |column: &[i64]| packing.pack(key, column).unwrap().expose_signed_vartime(key);
+    let two = packing.pack_templates(key, &[a, b]).unwrap();
+    let three = packing.place_template(key, &two, c, 2).unwrap();
+    for (packed, column) in three.iter().zip([[1, -4, 7], [-2, 5, 8], [3, -6, 9]]) {
+        assert_eq!(f.decrypt(packed), expected(&column));
+    }
+    // Erasing the second leaves a gap and the others as they were.
+    let gone = packing.place_template(key, &three, &key.negate_all(b).unwrap(), 1).unwrap();
+    for (packed, column) in gone.iter().zip([[1, 0, 7], [-2, 0, 8], [3, 0, 9]]) {
+        assert_eq!(f.decrypt(packed), expected(&column));
+    }
+    assert!(packing.pack_templates(key, &[]).unwrap().is_empty());
+    assert!(matches!(packing.pack_templates(key, &[a, &b[..2]]), Err(PaillierError::Count { .. })));
+    assert!(matches!(packing.pack_templates(key, &[a; 32]), Err(PaillierError::Count { .. })));
+    assert!(matches!(packing.place_template(key, &two, &c[..2], 2), Err(PaillierError::Count { .. })));
+    assert!(matches!(packing.place_template(key, &two, c, 31), Err(PaillierError::Slot { .. })));
+}
