@@ -68,12 +68,12 @@ impl Scheme for Plaintext {
         dimensions: usize,
         coarse: Threshold,
         threshold: Threshold,
-    ) -> [ScoreShares; 2] {
+    ) -> Option<[ScoreShares; 2]> {
         let probe = decode(probe);
         let first = self.scores(&probe, 0..dimensions);
         let rest = self.scores(&probe, dimensions..probe.len());
         let whole: Vec<f64> = first.iter().zip(&rest).map(|(a, b)| a + b).collect();
-        [self.split(&first, coarse), self.split(&whole, threshold)]
+        Some([self.split(&first, coarse), self.split(&whole, threshold)])
     }
 
     fn noise(&self) -> f64 {

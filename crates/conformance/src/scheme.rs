@@ -30,14 +30,18 @@ pub trait Scheme {
     fn score_shares(&mut self, probe: &[u8], threshold: Threshold) -> ScoreShares;
 
     /// The same in two stages, as a preselection has them: first all scores of the first `dimensions` minus `coarse`, then all
-    /// scores minus the threshold, made of the first stage's shares and of sums over the other dimensions.
+    /// scores minus the threshold, made of the first stage's shares and of sums over the other dimensions. `None` if the scheme
+    /// has no stages.
     fn stage_shares(
         &mut self,
         probe: &[u8],
         dimensions: usize,
         coarse: Threshold,
         threshold: Threshold,
-    ) -> [ScoreShares; 2];
+    ) -> Option<[ScoreShares; 2]> {
+        let _ = (probe, dimensions, coarse, threshold);
+        None
+    }
 
     /// Predicted standard deviation of the cosine that is compared with the threshold; the largest of all groups.
     fn noise(&self) -> f64;
