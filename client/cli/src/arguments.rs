@@ -3,10 +3,12 @@
 use clap::{Args, Parser, Subcommand};
 use std::ffi::OsString;
 use std::path::PathBuf;
-use veilmatch_domain::{CollectionId, Dimension, Threshold};
+use veilmatch_domain::{CollectionId, Dimension, Explain as _, SchemeName, Threshold, UnknownScheme};
+use veilmatch_paillier::KeySize;
 
 use crate::bench::Bench;
 use crate::calibrate::{self, CalibrateArguments};
+use crate::engine::Scheme;
 use crate::network::Network;
 use crate::rotation::RotationCommand;
 
@@ -23,6 +25,7 @@ Examples:
   veilmatch demo
   veilmatch demo --gallery 200 --dim 128 --probes 10
   veilmatch demo --embeddings templates.npy --labels labels.csv --gallery 2000
+  veilmatch demo --scheme paillier --gallery 40
   veilmatch demo --json | python3 -m json.tool
 
 labels.csv has the columns `row,label`; rows count from 0. A person's first row
@@ -33,6 +36,7 @@ const PAIRS_EXAMPLES: &str = "\
 Examples:
   veilmatch eval pairs --embeddings templates.npy --pairs pairs.csv
   veilmatch eval pairs --embeddings raw.npy --pairs pairs.csv --normalize --json
+  veilmatch eval pairs --scheme paillier --embeddings templates.npy --pairs pairs.csv
 
 pairs.csv has the columns `fold,a,b,same` or `a,b,same`: rows of the embeddings,
 counted from 0, and 0/1/true/false. Without folds, ten are made: the i-th mated
@@ -218,9 +222,12 @@ pub enum Evaluation {
 /// Arguments of `demo`.
 #[derive(Clone, Debug, Args)]
 pub struct DemoArguments {
-    /// How many people to enrol at most
-    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(2..=1_000_000))]
-    pub gallery: u32,
+    /// How many people to enrol at most [default: 1000; 100 under `paillier`, where a search takes a hundred times as long]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=1_000_000))]
+    gallery: Option<u32>,
+    /// Under which scheme, and with which key
+    #[command(flatten)]
+    pub scheme: SchemeArguments,
     /// Dimension of the synthetic embeddings, 16 to 1024
     #[arg(long, value_name = "D", default_value = "512", value_parser = dimension, conflicts_with = "embeddings")]
     pub dim: Dimension,
@@ -244,6 +251,45 @@ pub struct DemoArguments {
     pub json: bool,
 }
 
+impl DemoArguments {
+    /// How many people to enrol at most.
+    #[must_use]
+    pub fn gallery(&self) -> u32 {
+        self.gallery.unwrap_or(if self.scheme.chosen() == Scheme::Glwe { 1000 } else { 100 })
+    }
+}
+
+/// Under which scheme, and with which key.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct SchemeArguments {
+    /// The scheme of the index: glwe or paillier; under paillier all parties, the twin among them, run in this process
+    #[arg(long, value_name = "SCHEME", default_value = "glwe", value_parser = scheme)]
+    scheme: SchemeName,
+    /// Bits of the Paillier modulus that a dealer makes for this run: 2048 or 3072
+    #[arg(long, value_name = "BITS", default_value = "2048", value_parser = key_size)]
+    key_bits: KeySize,
+}
+
+impl SchemeArguments {
+    /// What was chosen.
+    #[must_use]
+    pub fn chosen(self) -> Scheme {
+        match self.scheme {
+            SchemeName::Glwe => Scheme::Glwe,
+            SchemeName::Paillier => Scheme::Paillier(self.key_bits),
+        }
+    }
+}
+
+fn scheme(text: &str) -> Result<SchemeName, String> {
+    text.parse().map_err(|e: UnknownScheme| format!("{e}; {}", e.advice()))
+}
+
+fn key_size(text: &str) -> Result<KeySize, String> {
+    let of = |size: &KeySize| size.bits().to_string() == text;
+    KeySize::ALL.into_iter().find(of).ok_or_else(|| String::from("keys have 2048 or 3072 bits"))
+}
+
 /// Arguments of `eval pairs`.
 #[derive(Clone, Debug, Args)]
 pub struct PairsArguments {
@@ -253,6 +299,9 @@ pub struct PairsArguments {
     /// The pairs: columns `fold,a,b,same` or `a,b,same`
     #[arg(long, value_name = "pairs.csv")]
     pub pairs: PathBuf,
+    /// Under which scheme, and with which key
+    #[command(flatten)]
+    pub scheme: SchemeArguments,
     /// Scale embeddings of any length to unit length instead of refusing them
     #[arg(long)]
     pub normalize: bool,
@@ -302,7 +351,7 @@ mod tests {
     #[test]
     fn demo_has_the_documented_defaults() {
         let Command::Demo(demo) = parse(&words("veilmatch demo")).unwrap().command else { panic!("not a demo") };
-        assert_eq!((demo.gallery, demo.dim.get(), demo.probes, demo.json), (1000, 512, 20, false));
+        assert_eq!((demo.gallery(), demo.dim.get(), demo.probes, demo.json), (1000, 512, 20, false));
         assert!((demo.threshold.cosine() - 0.427).abs() < 1e-12);
     }
 

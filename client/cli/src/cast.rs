@@ -43,7 +43,7 @@ fn pseudonym(number: usize) -> Result<SubjectId, IdentifierError> {
 }
 
 fn synthetic(arguments: &DemoArguments) -> Result<Cast, CliError> {
-    let (gallery, probes) = (arguments.gallery as usize, arguments.probes as usize);
+    let (gallery, probes) = (arguments.gallery() as usize, arguments.probes as usize);
     let mut people = synthetic::people(gallery + probes, 2, arguments.dim, SEED)?;
     let strangers = people.split_off(gallery).into_iter().filter_map(|images| images.into_iter().next()).collect();
     let asking = spread(gallery, probes);
@@ -100,7 +100,7 @@ fn from_files(arguments: &DemoArguments, embeddings: &Path, labels: &Path) -> Re
     if count < 3 {
         return Err(InputError::TooFewPeople { path: labels.into() }.into());
     }
-    let (gallery, probes) = (arguments.gallery as usize, arguments.probes as usize);
+    let (gallery, probes) = (arguments.gallery() as usize, arguments.probes as usize);
     // A file of few people keeps at least one stranger, and as many as are asked for if half of the people suffice.
     let size = gallery.min(count - probes.min(count / 3).max(1));
     let (chosen, rest) = divide(people, size, probes);

@@ -8,7 +8,7 @@ use veilmatch_domain::{Decision, Embedding, Explain, Outcome, Query, Status, Sub
 
 use crate::arguments::DemoArguments;
 use crate::cast::{self, Cast};
-use crate::engine::{Engine, Found, Setup, Traffic};
+use crate::engine::{Engine, Found, Scheme, Setup, Traffic};
 use crate::exit::CliError;
 use crate::judge::{BAND, Oracle, Tally};
 use crate::report::{self, Progress, Report, milliseconds};
@@ -83,19 +83,26 @@ pub struct DemoReport {
 /// # Errors
 /// [`CliError`]: a file cannot be used, or a party refused.
 pub fn run(arguments: &DemoArguments, found: &Found<'_>, progress: &Progress) -> Result<DemoReport, CliError> {
-    play(cast::choose(arguments)?, arguments.threshold, found, progress)
+    play(cast::choose(arguments)?, arguments.threshold, arguments.scheme.chosen(), found, progress)
 }
 
 /// Plays the demonstration with this cast.
 ///
 /// # Errors
 /// [`CliError`]: a party refused.
-pub fn play(cast: Cast, threshold: Threshold, found: &Found<'_>, progress: &Progress) -> Result<DemoReport, CliError> {
+pub fn play(
+    cast: Cast,
+    threshold: Threshold,
+    scheme: Scheme,
+    found: &Found<'_>,
+    progress: &Progress,
+) -> Result<DemoReport, CliError> {
     let setup = Setup {
         dimension: cast.dimension,
         members: cast.enrolled.len(),
         lowest_threshold: threshold,
         highest_threshold: threshold,
+        scheme,
     };
     let bar = progress.stage("ceremony", 1);
     let started = Instant::now();
@@ -243,12 +250,16 @@ impl Explain for NobodyToErase {
 }
 
 /// Who saw what: what DESIGN section 1 promises, beside the bytes that were measured.
-const VIEWS: [(&str, &str); 5] = [
+const VIEWS: [(&str, &str); 6] = [
     ("its own embeddings and the answers to its own questions", "any other embedding, any score"),
     ("sealed templates it cannot open, ciphertexts, subject ids, sizes, timing", "embeddings, scores, answers, keys"),
     (HOLDER_SAW, HOLDER_NEVER),
     (HOLDER_SAW, HOLDER_NEVER),
     (HOLDER_SAW, HOLDER_NEVER),
+    (
+        "ciphertexts, a uniformly random share of every probe, timing",
+        "embeddings, scores, answers, keys, the matcher's shares",
+    ),
 ];
 const HOLDER_SAW: &str = "uniformly random shares, who asked what, the answer";
 const HOLDER_NEVER: &str = "embeddings, scores";
@@ -437,7 +448,11 @@ mod tests {
 
     #[test]
     fn the_encrypted_demonstration_agrees() {
-        let report = run(&arguments(SMALL), &encrypted::found, &Progress::hidden()).unwrap();
+        agrees(SMALL);
+    }
+
+    fn agrees(command: &str) {
+        let report = run(&arguments(command), &encrypted::found, &Progress::hidden()).unwrap();
         assert_eq!(report.outside_band(), 0, "{}", report.text());
         assert!(report.gone);
         for (party, bytes) in report::parties(&report.traffic) {

@@ -1,4 +1,4 @@
-//! The encrypted engine: a cluster of five parties behind [`Engine`]. The only place of this crate that names the
+//! The encrypted engine: a cluster of all parties behind [`Engine`]. The only place of this crate that names the
 //! cryptographic rooms.
 
 use veilmatch_cluster::{Address, Cluster, ClusterError};
@@ -9,17 +9,19 @@ use veilmatch_gallery::layout_for;
 use veilmatch_glwe::{GLWE_2048_V1, Layout, Refusal, Verdict, decision_noise};
 use veilmatch_sdk::ClientError;
 use veilmatch_secret::os_entropy;
+use veilmatch_threshold::Dealer;
 
-use crate::engine::{Bytes, Engine, Setup, Traffic};
+use crate::engine::{Bytes, Engine, Scheme, Setup, Traffic};
 use crate::exit::CliError;
 
-/// Five parties of one collection, with fresh randomness of the operating system.
+/// All parties of one collection, with fresh randomness of the operating system.
 struct Encrypted {
     cluster: Cluster,
     setup: Setup,
 }
 
-/// The ceremony: founds three key holders, a matcher and a client for this setup.
+/// The ceremony: founds three key holders, a matcher and a client for this setup; under the scheme `paillier` a dealer looks for two
+/// safe primes first (seconds at 2,048 bits), and there is a twin.
 ///
 /// # Errors
 /// [`CliError::Protocol`] if the ceremony does not complete.
@@ -27,12 +29,20 @@ pub fn found(setup: &Setup) -> Result<Box<dyn Engine>, CliError> {
     let policy = Policy {
         lowest_threshold: setup.lowest_threshold,
         highest_threshold: setup.highest_threshold,
+        scheme: setup.scheme.name(),
         ..Policy::permissive(setup.dimension)
     };
     let named = |e: IdentifierError| CliError::protocol(e);
     let collection = CollectionId::new("demo").map_err(named)?;
     let client = ClientId::new("veilmatch-cli").map_err(named)?;
-    let cluster = Cluster::new(GLWE_2048_V1, collection, policy, client, os_entropy).map_err(stopped)?;
+    let cluster = match setup.scheme {
+        Scheme::Glwe => Cluster::new(GLWE_2048_V1, collection, policy, client, os_entropy),
+        Scheme::Paillier(size) => {
+            let dealt = Dealer::new(size).deal(&|_| {}, os_entropy().as_mut()).map_err(CliError::protocol)?;
+            Cluster::with_key(GLWE_2048_V1, collection, policy, client, os_entropy, dealt)
+        }
+    };
+    let cluster = cluster.map_err(stopped)?;
     Ok(Box::new(Encrypted { cluster, setup: setup.clone() }))
 }
 
@@ -84,6 +94,9 @@ impl Engine for Encrypted {
     /// The noise before the comparison includes the rounding of shares and threshold; the rounding of coordinates to
     /// 2⁻¹⁸ adds less than 2·10⁻⁶ and is left out.
     fn noise_std(&self) -> f64 {
+        if let Scheme::Paillier(_) = self.setup.scheme {
+            return veilmatch_paillier::decision_noise(self.cluster.parameters().decision_bits);
+        }
         let noise = |layout| decision_noise(&self.cluster.parameters(), layout, self.setup.dimension).0;
         self.layouts().into_iter().map(noise).fold(0.0, f64::max)
     }
@@ -95,6 +108,7 @@ impl Engine for Encrypted {
             k0: self.bytes(Address::Holder(Party::K0)),
             k1: self.bytes(Address::Holder(Party::K1)),
             k2: self.bytes(Address::Holder(Party::K2)),
+            twin: (self.setup.scheme != Scheme::Glwe).then(|| self.bytes(Address::Twin)),
         }
     }
 }
@@ -144,7 +158,13 @@ mod tests {
     fn refusals_keep_code_and_status() {
         let dimension = Dimension::new(64).unwrap();
         let threshold = Threshold::new(0.3).unwrap();
-        let setup = Setup { dimension, members: 1, lowest_threshold: threshold, highest_threshold: threshold };
+        let setup = Setup {
+            dimension,
+            members: 1,
+            lowest_threshold: threshold,
+            highest_threshold: threshold,
+            scheme: Scheme::Glwe,
+        };
         let mut engine = found(&setup).unwrap();
         let template = synthetic::people(1, 1, dimension, 1).unwrap().remove(0).remove(0);
         assert!(engine.noise_std() > 0.0);

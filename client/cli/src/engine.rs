@@ -4,7 +4,8 @@
 //! counts these bytes per party. Nothing behind this trait can return a score: there is no such type here.
 
 use serde::Serialize;
-use veilmatch_domain::{Dimension, Embedding, Outcome, Query, SubjectId, Threshold};
+use veilmatch_domain::{Dimension, Embedding, Outcome, Query, SchemeName, SubjectId, Threshold};
+use veilmatch_paillier::KeySize;
 
 use crate::exit::CliError;
 
@@ -19,6 +20,29 @@ pub struct Setup {
     pub lowest_threshold: Threshold,
     /// Highest threshold that will be asked for; the holders' policy must allow it.
     pub highest_threshold: Threshold,
+    /// The scheme of the index.
+    pub scheme: Scheme,
+}
+
+/// Under which scheme, and with which key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Scheme {
+    /// `glwe`.
+    #[default]
+    Glwe,
+    /// `paillier`, with a key that a dealer makes for this run.
+    Paillier(KeySize),
+}
+
+impl Scheme {
+    /// Its name.
+    #[must_use]
+    pub const fn name(self) -> SchemeName {
+        match self {
+            Self::Glwe => SchemeName::Glwe,
+            Self::Paillier(_) => SchemeName::Paillier,
+        }
+    }
 }
 
 /// The ceremony: makes the parties of one collection. Timed as the stage `ceremony`.
@@ -74,4 +98,7 @@ pub struct Traffic {
     pub k1: Bytes,
     /// Key holder 2.
     pub k2: Bytes,
+    /// The second evaluator, under the scheme `paillier`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub twin: Option<Bytes>,
 }

@@ -87,7 +87,9 @@ pub fn run(arguments: &PairsArguments, found: &Found<'_>, progress: &Progress) -
         rows.iter().map(named).collect::<Result<_, IdentifierError>>().map_err(CliError::protocol)?;
     let people: Vec<_> = people.into_iter().filter_map(|(s, e)| Some((s, e?.clone()))).collect();
 
-    let setup = Setup { dimension, members: people.len(), lowest_threshold: lowest, highest_threshold: highest };
+    let scheme = arguments.scheme.chosen();
+    let setup =
+        Setup { dimension, members: people.len(), lowest_threshold: lowest, highest_threshold: highest, scheme };
     let mut engine = found(&setup)?;
     let bar = progress.stage("enroll", people.len());
     let started = Instant::now();

@@ -72,14 +72,15 @@ pub fn conclusion(outside_band: u64) -> String {
 
 /// The parties of a [`Traffic`] with their names in tables.
 #[must_use]
-pub fn parties(traffic: &Traffic) -> [(&'static str, Bytes); 5] {
-    [
+pub fn parties(traffic: &Traffic) -> Vec<(&'static str, Bytes)> {
+    let five = [
         ("client", traffic.client),
         ("matcher", traffic.matcher),
         ("key holder K0", traffic.k0),
         ("key holder K1", traffic.k1),
         ("key holder K2", traffic.k2),
-    ]
+    ];
+    five.into_iter().chain(traffic.twin.map(|twin| ("twin", twin))).collect()
 }
 
 /// Bytes with a unit of 1,000s.

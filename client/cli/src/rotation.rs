@@ -205,7 +205,7 @@ fn fit(arguments: &FitArguments) -> Result<Rotation, CliError> {
 mod tests {
     use super::*;
     use crate::encrypted;
-    use crate::engine::Setup;
+    use crate::engine::{Scheme, Setup};
     use crate::judge::Oracle;
     use crate::synthetic;
     use crate::testing::{files, subject};
@@ -238,7 +238,13 @@ mod tests {
         let images = synthetic::people(30, 2, dimension, 21).unwrap();
         let rotation = Rotation::random(dimension, 5);
         let turned = |e: &Embedding| rotated(&rotation, e).unwrap();
-        let setup = Setup { dimension, members: 30, lowest_threshold: threshold, highest_threshold: threshold };
+        let setup = Setup {
+            dimension,
+            members: 30,
+            lowest_threshold: threshold,
+            highest_threshold: threshold,
+            scheme: Scheme::Glwe,
+        };
         let mut engine = encrypted::found(&setup).unwrap();
         // Rotated people are enrolled, and the oracle knows the unrotated ones alone.
         let name = |i: usize| subject(&format!("p{i}"));

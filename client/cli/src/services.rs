@@ -10,7 +10,8 @@ use veilmatch_gallery::layout_for;
 use veilmatch_glwe::{GLWE_2048_V1, decision_noise};
 use veilmatch_sdk::{Ask, Collection, Error};
 
-use crate::engine::{Bytes, Engine, Setup, Traffic};
+use crate::encrypted;
+use crate::engine::{Bytes, Engine, Scheme, Setup, Traffic};
 use crate::exit::CliError;
 use crate::local::{Deployment, DeploymentError, Ports, Running};
 
@@ -29,6 +30,10 @@ struct Services {
 /// # Errors
 /// [`CliError`].
 pub fn found(setup: &Setup) -> Result<Box<dyn Engine>, CliError> {
+    // The twin has no service yet: under `paillier` all parties run in this process.
+    if setup.scheme != Scheme::Glwe {
+        return encrypted::found(setup);
+    }
     let no_folder =
         |e: std::io::Error| CliError::protocol(DeploymentError::Folder { path: std::env::temp_dir(), kind: e.kind() });
     let folder = tempfile::Builder::new().prefix("veilmatch-").tempdir().map_err(no_folder)?;
@@ -135,7 +140,7 @@ impl Services {
         }
         let [k0, k1, k2] = holders;
         let matcher = Bytes { sent: own.sent + client.received, received: own.received + client.sent };
-        Some(Traffic { client, matcher, k0, k1, k2 })
+        Some(Traffic { client, matcher, k0, k1, k2, twin: None })
     }
 }
 

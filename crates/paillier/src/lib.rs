@@ -49,4 +49,4 @@ pub use knowledge::{KnowledgeProof, MAX_PROVEN};
 pub use packing::{MASK_BITS, MASKS, Packing, SCALE, SCORE_BITS};
 pub use plaintext::Plaintext;
 pub use probe::{EXPONENT_BITS, ProbeShare, evaluate_vartime, split_probe};
-pub use slots::{SCALE_BITS, STATISTICAL_BITS, Slots, TORUS_BITS, centred};
+pub use slots::{SCALE_BITS, STATISTICAL_BITS, Slots, TORUS_BITS, centred, decision_noise};

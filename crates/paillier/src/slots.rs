@@ -60,6 +60,16 @@ pub struct Slots {
     offset: u32,
 }
 
+/// Standard deviation of the error of the cosine that is compared with the threshold, with shares rounded to `decision_bits`. A
+/// coordinate is the sum of three rounded parts on either side: variance 3/12 of a unit squared each, and both vectors
+/// have length 1; the three shares of a score are rounded once more.
+#[must_use]
+pub fn decision_noise(decision_bits: u32) -> f64 {
+    let unit = f64::from(1u32 << SCALE_BITS);
+    let decided = f64::from(1u32 << (decision_bits - 2));
+    (2.0 * 0.25 / (unit * unit) + 0.25 / (decided * decided)).sqrt()
+}
+
 /// The representative of a residue modulo 2^k between −2^(k−1) and 2^(k−1).
 #[must_use]
 pub const fn centred(residue: u32) -> i32 {

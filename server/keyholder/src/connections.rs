@@ -130,6 +130,7 @@ impl Connections {
                 }
                 Some(Lost { to, why })
             }
+            (Recipient::Twin, _) => Some(Lost { to, why: LinkDown::NotConnected }),
             (Recipient::Matcher, Some(lane)) => self.send_on(lane, bytes),
             (Recipient::Matcher, None) => {
                 let lost = self.send_on(Lane::Recrypt, bytes.clone());

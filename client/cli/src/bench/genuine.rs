@@ -5,7 +5,7 @@ use serde::Serialize;
 use veilmatch_domain::{Decision, Dimension, Outcome, Query, SubjectId, Threshold};
 
 use crate::encrypted;
-use crate::engine::Setup;
+use crate::engine::{Scheme, Setup};
 use crate::exit::CliError;
 use crate::judge::{Oracle, Tally};
 use crate::report::Progress;
@@ -53,7 +53,8 @@ pub(super) fn decide(members: usize, dimension: Dimension, progress: &Progress) 
         }
     }
     let threshold = Threshold::new(THRESHOLD).map_err(CliError::protocol)?;
-    let setup = Setup { dimension, members, lowest_threshold: threshold, highest_threshold: threshold };
+    let setup =
+        Setup { dimension, members, lowest_threshold: threshold, highest_threshold: threshold, scheme: Scheme::Glwe };
     let mut engine = encrypted::found(&setup)?;
     let mut oracle = Oracle::default();
     engine.enroll(&people, &|count| bar.reach(count))?;

@@ -182,11 +182,8 @@ impl Scheme for Paillier {
         })
     }
 
-    /// Two vectors whose coordinates are off by three roundings each, and three roundings of the shares of the score.
     fn noise(&self) -> f64 {
-        let unit = f64::from(1u32 << veilmatch_paillier::SCALE_BITS);
-        let decided = f64::from(1u32 << (DECISION_BITS - 2));
-        (0.25f64.mul_add(2.0 / (unit * unit), 0.25 / (decided * decided))).sqrt()
+        veilmatch_paillier::decision_noise(DECISION_BITS)
     }
 }
 
