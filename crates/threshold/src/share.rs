@@ -3,7 +3,7 @@
 use std::fmt;
 
 use rayon::prelude::*;
-use veilmatch_domain::{Part, Party};
+use veilmatch_domain::Party;
 use veilmatch_kernels::montgomery::{Modular, limbs};
 use veilmatch_paillier::{
     Ciphertext, DecryptionStatement, KeySize, PartialDecryption, Parts, PublicKey, RESPONSE_MARGIN_BITS, random_limbs,
@@ -206,10 +206,4 @@ impl KeyShare {
     pub(crate) fn corrupt(&mut self, which: usize) {
         self.parts[which].expose_mut()[0] ^= 1;
     }
-}
-
-/// The part that a holder must add when another contributes both of its own.
-#[must_use]
-pub(crate) fn part_of(index: usize) -> Part {
-    Part::from_index(index)
 }
