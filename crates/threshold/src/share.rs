@@ -13,12 +13,12 @@ use veilmatch_secret::{Entropy, Secret};
 use crate::ThresholdError;
 
 /// Bits by which the masks d_0 and d_1 are longer than N².
-pub const MASK_BITS: usize = 128;
+pub const SHARE_MASK_BITS: usize = 128;
 
 /// Bits of a contributed exponent's magnitude: those of a mask and one more.
 #[must_use]
 pub const fn share_bits(size: KeySize) -> usize {
-    2 * size.bits() + MASK_BITS + 1
+    2 * size.bits() + SHARE_MASK_BITS + 1
 }
 
 /// Limbs in which magnitudes are kept.
