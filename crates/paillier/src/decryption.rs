@@ -59,13 +59,14 @@ impl Parts {
     /// [`PaillierError::NotItsPart`].
     pub fn of(self, party: Party) -> Result<[bool; 3], PaillierError> {
         let mut set = [false; 3];
-        let (own, next) = (party.parts().map(Part::index), self);
-        for (index, place) in set.iter_mut().enumerate() {
-            *place = own.contains(&index)
-                && match next {
-                    Self::One(part) => part.index() == index,
-                    Self::Both => true,
-                };
+        for part in party.parts() {
+            let contributed = match self {
+                Self::One(one) => one == part,
+                Self::Both => true,
+            };
+            if let Some(place) = set.get_mut(part.index()) {
+                *place = contributed;
+            }
         }
         if set.contains(&true) { Ok(set) } else { Err(PaillierError::NotItsPart { party, parts: self }) }
     }

@@ -1,11 +1,11 @@
 //! From contributions to plaintexts.
 
 use rayon::prelude::*;
+use veilmatch_domain::Part;
 use veilmatch_kernels::montgomery::Modular;
 use veilmatch_paillier::{Ciphertext, PartialDecryption, Plaintext, PublicKey};
 
 use crate::ThresholdError;
-use crate::share::part_of;
 
 /// Checks all contributions and multiplies them up: the plaintexts of a batch. Every part must be there exactly once: from two holders,
 /// one of them with both of its parts, or from three with one each. Needs public data only. On the current rayon pool.
@@ -22,13 +22,13 @@ pub fn combine(
     for contribution in contributions {
         for (index, (seen, part)) in seen.iter_mut().zip(contribution.parts.of(contribution.party)?).enumerate() {
             if *seen && part {
-                return Err(ThresholdError::RepeatedPart(part_of(index)));
+                return Err(ThresholdError::RepeatedPart(Part::from_index(index)));
             }
             *seen |= part;
         }
     }
     if let Some(missing) = seen.iter().position(|seen| !seen) {
-        return Err(ThresholdError::MissingPart(part_of(missing)));
+        return Err(ThresholdError::MissingPart(Part::from_index(missing)));
     }
     contributions.par_iter().map(|c| c.verify(key, ciphertexts, context)).collect::<Result<Vec<()>, _>>()?;
     (0..ciphertexts.len())

@@ -24,7 +24,7 @@ use veilmatch_secret::{Entropy, Label, Secret, Seed, Stream};
 use zeroize::Zeroize;
 
 use crate::ThresholdError;
-use crate::share::{KeyShare, MASK_BITS, share_bits, share_limbs};
+use crate::share::{KeyShare, SHARE_MASK_BITS, share_bits, share_limbs};
 
 /// Which of the two primes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -240,7 +240,7 @@ fn secret_exponent(
 /// Magnitudes of d_0, d_1 and d_2 with d = d_0 + d_1 − |d_2|.
 fn split(size: KeySize, exponent: &Secret<Vec<u64>>, entropy: &mut dyn Entropy) -> [Secret<Vec<u64>>; 3] {
     let mut mask = || loop {
-        let mut mask = random_limbs(2 * size.bits() + MASK_BITS, entropy);
+        let mut mask = random_limbs(2 * size.bits() + SHARE_MASK_BITS, entropy);
         mask.expose_mut().resize(share_limbs(size), 0);
         let mut difference = mask.duplicate();
         if limbs::subtract_assign(difference.expose_mut(), exponent.expose()) == 0 {

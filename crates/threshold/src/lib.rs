@@ -33,4 +33,4 @@ mod tests;
 pub use combination::combine;
 pub use dealer::{Dealer, Dealt, Progress, Which};
 pub use error::ThresholdError;
-pub use share::{KeyShare, MASK_BITS, share_bits};
+pub use share::{KeyShare, SHARE_MASK_BITS, share_bits};

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use rayon::prelude::*;
-use veilmatch_domain::{Part, Party};
+use veilmatch_domain::Party;
 use veilmatch_kernels::montgomery::{Modular, limbs};
 use veilmatch_paillier::{
     Ciphertext, DecryptionStatement, KeySize, PartialDecryption, Parts, PublicKey, RESPONSE_MARGIN_BITS, random_limbs,
@@ -13,12 +13,12 @@ use veilmatch_secret::{Entropy, Secret};
 use crate::ThresholdError;
 
 /// Bits by which the masks d_0 and d_1 are longer than N².
-pub const MASK_BITS: usize = 128;
+pub const SHARE_MASK_BITS: usize = 128;
 
 /// Bits of a contributed exponent's magnitude: those of a mask and one more.
 #[must_use]
 pub const fn share_bits(size: KeySize) -> usize {
-    2 * size.bits() + MASK_BITS + 1
+    2 * size.bits() + SHARE_MASK_BITS + 1
 }
 
 /// Limbs in which magnitudes are kept.
@@ -206,10 +206,4 @@ impl KeyShare {
     pub(crate) fn corrupt(&mut self, which: usize) {
         self.parts[which].expose_mut()[0] ^= 1;
     }
-}
-
-/// The part that a holder must add when another contributes both of its own.
-#[must_use]
-pub(crate) fn part_of(index: usize) -> Part {
-    Part::from_index(index)
 }

@@ -13,7 +13,7 @@ use veilmatch_paillier::{
 use veilmatch_secret::{Entropy, Secret, os_entropy};
 
 use crate::share::share_limbs;
-use crate::{Dealer, Dealt, KeyShare, MASK_BITS, ThresholdError, combine, share_bits, test_keys};
+use crate::{Dealer, Dealt, KeyShare, SHARE_MASK_BITS, ThresholdError, combine, share_bits, test_keys};
 
 const CONTEXT: &[u8] = b"session 1";
 
@@ -297,7 +297,7 @@ fn a_share_comes_back_from_its_bytes_and_damage_is_found() {
 #[test]
 fn shares_are_longer_than_n_squared_by_the_mask() {
     // Pitfall: a share of 128 bits is found in 2^64 steps. Ours have 80 bits and more above |N²|, all of them.
-    const { assert!(MASK_BITS >= 80) };
+    const { assert!(SHARE_MASK_BITS >= 80) };
     for size in KeySize::ALL {
         let fresh = test_keys::deal(size, &mut *entropy()).unwrap();
         for share in &fresh.shares {
@@ -308,7 +308,7 @@ fn shares_are_longer_than_n_squared_by_the_mask() {
                     .rposition(|&l| l != 0)
                     .map_or(0, |i| 64 * i + 64 - magnitude[i].leading_zeros() as usize);
                 assert!(bits <= share_bits(size));
-                assert!(bits > 2 * size.bits() + MASK_BITS - 40, "{bits}");
+                assert!(bits > 2 * size.bits() + SHARE_MASK_BITS - 40, "{bits}");
             }
         }
     }
