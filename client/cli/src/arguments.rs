@@ -270,6 +270,12 @@ pub struct SchemeArguments {
     key_bits: KeySize,
 }
 
+impl Default for SchemeArguments {
+    fn default() -> Self {
+        Self { scheme: SchemeName::Glwe, key_bits: KeySize::Bits2048 }
+    }
+}
+
 impl SchemeArguments {
     /// What was chosen.
     #[must_use]

@@ -217,6 +217,7 @@ impl Report for PairsReport {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::arguments::SchemeArguments;
     use crate::encrypted;
     use crate::testing::{self, Lie, files, npy_bytes, real_data};
     use std::path::Path;
@@ -224,7 +225,8 @@ mod tests {
     use veilmatch_domain::Dimension;
 
     fn arguments(embeddings: &Path, pairs: &Path) -> PairsArguments {
-        PairsArguments { embeddings: embeddings.into(), pairs: pairs.into(), normalize: false, json: true }
+        let scheme = SchemeArguments::default();
+        PairsArguments { embeddings: embeddings.into(), pairs: pairs.into(), scheme, normalize: false, json: true }
     }
 
     /// Two images each of `people` people, and one mated and one non-mated pair for each of them.

@@ -1,7 +1,7 @@
 //! The policy of a collection as options: the standard one, and what is said otherwise.
 
 use clap::Args;
-use veilmatch_domain::{Budgets, Dimension, LockOut, Policy, PolicyError, PreselectionRules, Threshold};
+use veilmatch_domain::{Budgets, Dimension, LockOut, Policy, PolicyError, PreselectionRules, SchemeName, Threshold};
 
 use super::threshold;
 
@@ -86,6 +86,7 @@ impl PolicyArguments {
                 most_groups,
                 lowest_threshold: self.preselect_lowest,
             }),
+            scheme: SchemeName::Glwe,
         };
         policy.validate().map(|()| policy)
     }
