@@ -2,9 +2,8 @@
 
 use veilmatch_cluster::Cluster;
 pub use veilmatch_conformance::{at_cosine, random_unit, rng};
-use veilmatch_domain::{ClientId, CollectionId, Decision, Dimension, Policy, Query, SchemeName, SubjectId, Threshold};
+use veilmatch_domain::{ClientId, CollectionId, Decision, Dimension, Policy, Query, SubjectId, Threshold};
 use veilmatch_glwe::GLWE_2048_V1;
-use veilmatch_paillier::KeySize;
 use veilmatch_secret::Entropy;
 
 /// A cluster whose parties draw from fixed seeds.
@@ -21,24 +20,6 @@ pub fn cluster(dimension: usize, seed: u64) -> Cluster {
     let policy = Policy::permissive(Dimension::new(dimension).unwrap());
     let collection = CollectionId::new("staff").unwrap();
     Cluster::new(GLWE_2048_V1, collection, policy, ClientId::new("gate").unwrap(), entropy).unwrap()
-}
-
-/// A cluster with a twin, whose collection is under the scheme `paillier` with a key of 2,048 bits that protects nothing.
-///
-/// # Panics
-/// If the ceremony fails.
-#[must_use]
-pub fn paillier_cluster(dimension: usize, seed: u64) -> Cluster {
-    let mut next = seed * 1000;
-    let entropy = || {
-        next += 1;
-        Box::new(rng(next)) as Box<dyn Entropy>
-    };
-    let scheme = SchemeName::Paillier;
-    let policy = Policy { scheme, ..Policy::permissive(Dimension::new(dimension).unwrap()) };
-    let collection = CollectionId::new("staff").unwrap();
-    let dealt = veilmatch_threshold::test_keys::deal(KeySize::Bits2048, &mut rng(seed)).unwrap();
-    Cluster::with_key(GLWE_2048_V1, collection, policy, ClientId::new("gate").unwrap(), entropy, dealt).unwrap()
 }
 
 /// A subject id.

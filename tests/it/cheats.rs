@@ -9,7 +9,7 @@ use chacha20::ChaCha20Rng;
 use veilmatch_cluster::{Address, Cluster, ClusterError};
 use veilmatch_domain::{
     ClientId, CollectionId, Decision, Dimension, Embedding, Epoch, Explain, GroupId, Outcome, Party, Policy, Query,
-    Revision, SessionId, SubjectId, Suspect, TemplateDigest,
+    Revision, SchemeName, SessionId, SubjectId, Suspect, TemplateDigest,
 };
 use veilmatch_glwe::{
     Bodies, BuildOrder, ClientAnswer, ClientRequest, FromHolder, GLWE_2048_V1, GroupSums, Layout, Member, PackedGroup,
@@ -17,10 +17,12 @@ use veilmatch_glwe::{
 };
 use veilmatch_holder::{AuditEntry, AuditEvent, HolderError};
 use veilmatch_mpc::{Delivery, Frame, Links, PairwiseSeeds};
+use veilmatch_paillier::KeySize;
 use veilmatch_sdk::{ClientError, PendingQuery};
 use veilmatch_sealed::SealedTemplate;
 use veilmatch_secret::{Digest, Entropy, Seed};
 use veilmatch_tests::{at_cosine, query, random_unit, rng, subject};
+use veilmatch_threshold::{Dealt, test_keys};
 
 /// Dimension of every gallery here.
 pub(crate) const D: usize = 64;
@@ -159,6 +161,17 @@ impl Scene {
     }
 
     pub(crate) fn with_policy(seed: u64, policy: Policy) -> Scene {
+        Self::found(seed, policy, None)
+    }
+
+    /// Under the scheme `paillier`, with a key of 2,048 bits that protects nothing; nobody enrolled.
+    pub(crate) fn paillier(seed: u64) -> Scene {
+        let policy = Policy { scheme: SchemeName::Paillier, ..Policy::permissive(Dimension::new(D).unwrap()) };
+        let dealt = test_keys::deal(KeySize::Bits2048, &mut rng(seed)).unwrap();
+        Self::found(seed, policy, Some(dealt))
+    }
+
+    fn found(seed: u64, policy: Policy, dealt: Option<Dealt>) -> Scene {
         let mut next = seed * 1000;
         let entropy = || {
             next += 1;
@@ -168,13 +181,24 @@ impl Scene {
         let watch = wire.clone();
         let tamper: veilmatch_cluster::Tamper = Box::new(move |delivery| watch.pass(delivery));
         let (collection, client) = (CollectionId::new("staff").unwrap(), ClientId::new("gate").unwrap());
-        let cluster = Cluster::with_tamper(GLWE_2048_V1, collection, policy, client, entropy, Some(tamper)).unwrap();
+        let cluster = match dealt {
+            None => Cluster::with_tamper(GLWE_2048_V1, collection, policy, client, entropy, Some(tamper)),
+            Some(dealt) => Cluster::with_key(GLWE_2048_V1, collection, policy, client, entropy, dealt, Some(tamper)),
+        };
+        let cluster = cluster.unwrap();
         Scene { cluster, wire, people: Vec::new(), rng: rng(seed), seed }
     }
 
     /// A gallery enrolled in these batches.
     pub(crate) fn new(seed: u64, batches: &[usize]) -> Scene {
         let mut scene = Scene::empty(seed);
+        scene.enrol_batches(batches);
+        scene
+    }
+
+    /// Enrols people in these batches.
+    pub(crate) fn enrol_batches(&mut self, batches: &[usize]) {
+        let scene = self;
         for &batch in batches {
             for _ in 0..batch {
                 scene.person();
@@ -183,7 +207,6 @@ impl Scene {
             let verdicts = scene.cluster.enroll(&scene.people[from..], &mut |_| {}).unwrap();
             assert!(verdicts.iter().all(|v| *v == Verdict::Accepted), "{verdicts:?}");
         }
-        scene
     }
 
     /// Another person, not enrolled yet.

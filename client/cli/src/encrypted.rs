@@ -39,7 +39,7 @@ pub fn found(setup: &Setup) -> Result<Box<dyn Engine>, CliError> {
         Scheme::Glwe => Cluster::new(GLWE_2048_V1, collection, policy, client, os_entropy),
         Scheme::Paillier(size) => {
             let dealt = Dealer::new(size).deal(&|_| {}, os_entropy().as_mut()).map_err(CliError::protocol)?;
-            Cluster::with_key(GLWE_2048_V1, collection, policy, client, os_entropy, dealt)
+            Cluster::with_key(GLWE_2048_V1, collection, policy, client, os_entropy, dealt, None)
         }
     };
     let cluster = cluster.map_err(stopped)?;

@@ -176,8 +176,9 @@ impl Cluster {
         client: ClientId,
         entropy: impl FnMut() -> Box<dyn Entropy>,
         dealt: Dealt,
+        tamper: Option<Tamper>,
     ) -> Result<Self, ClusterError> {
-        Self::found(parameters, (collection, policy), client, entropy, None, Some(dealt))
+        Self::found(parameters, (collection, policy), client, entropy, tamper, Some(dealt))
     }
 
     fn found(
