@@ -322,9 +322,9 @@ mod tests {
         invalid(&|p| p.lowest_threshold = Threshold::new(0.8).unwrap());
         let rules =
             PreselectionRules { least_dimensions: 16, most_groups: 1, lowest_threshold: Threshold::new(0.0).unwrap() };
-        invalid(&|p| (p.preselection, p.scheme) = (Some(rules.clone()), SchemeName::Paillier));
+        invalid(&|p| (p.preselection, p.scheme) = (Some(rules), SchemeName::Paillier));
         for (preselection, scheme) in
-            [(None, SchemeName::Glwe), (Some(rules.clone()), SchemeName::Glwe), (None, SchemeName::Paillier)]
+            [(None, SchemeName::Glwe), (Some(rules), SchemeName::Glwe), (None, SchemeName::Paillier)]
         {
             let policy = Policy { preselection, scheme, ..Policy::standard(dimension) };
             let bytes = borsh::to_vec(&policy).unwrap();

@@ -145,7 +145,7 @@ impl<'i> Planner<'i> {
     pub fn addition(&self, more_follows: bool) -> Vec<BuildPlan> {
         let mut pending: Vec<SubjectId> = self.index.pending().iter().cloned().collect();
         if self.slots && !more_follows {
-            return self.into_free_slots(&mut pending);
+            return self.fill_slots(&mut pending);
         }
         // A replaced group's members all move into the group that replaces it, so what is merged must fit into one group:
         // the newcomers that do not fill a group of their own, and small groups as long as there is room.
@@ -171,7 +171,7 @@ impl<'i> Planner<'i> {
     }
 
     /// Newcomers into the free slots of groups, the fullest first, and into new groups.
-    fn into_free_slots(&self, pending: &mut Vec<SubjectId>) -> Vec<BuildPlan> {
+    fn fill_slots(&self, pending: &mut Vec<SubjectId>) -> Vec<BuildPlan> {
         let mut plans = Vec::new();
         let current = self.index.groups().map(|g| (self.current(g.packed.group), g.packed.group));
         let mut current: Vec<_> = current.filter(|(members, _)| members.len() < self.capacity).collect();

@@ -7,6 +7,7 @@
 //! Who sees what: ciphertexts, and its own share of every probe, which comes from the holders and never through the matcher.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use veilmatch_domain::{CollectionId, GroupId, Party, Revision, SessionId};
 use veilmatch_glwe::{FromHolder, FromTwin, ToTwin};
@@ -18,10 +19,16 @@ use crate::evaluation::{Addends, Evaluator, Packed, to_words};
 /// Sessions that may be open. The oldest gives way: what is left of one that never completes must not stand in the way.
 const MAX_SESSIONS: usize = 256;
 
+/// The ciphertexts of a group, as words.
+type Words = Arc<Vec<u32>>;
+
+/// A revision of a group that is held.
+type Held = (Revision, Words);
+
 /// A twin.
 pub struct Twin {
     evaluator: Evaluator,
-    groups: BTreeMap<(CollectionId, GroupId), (Revision, std::sync::Arc<Vec<u32>>)>,
+    groups: BTreeMap<(CollectionId, GroupId), Held>,
     sessions: BTreeMap<SessionId, Session>,
     /// Open sessions, oldest first.
     order: VecDeque<SessionId>,
@@ -49,7 +56,7 @@ pub struct TwinWork {
     session: SessionId,
     evaluator: Evaluator,
     collection: CollectionId,
-    groups: Vec<(GroupId, Revision, std::sync::Arc<Vec<u32>>)>,
+    groups: Vec<(GroupId, Revision, Words)>,
     share: ProbeShare,
 }
 
@@ -95,7 +102,7 @@ impl Twin {
                 }
             }
             Ok(ToTwin::Hold { collection, group, revision, ciphertexts }) => {
-                let words = std::sync::Arc::new(to_words(&ciphertexts));
+                let words = Arc::new(to_words(&ciphertexts));
                 self.groups.insert((collection.clone(), group), (revision, words));
                 for session in self.order.clone() {
                     let waits = self.sessions.get_mut(&session).is_some_and(|open| {
@@ -158,8 +165,7 @@ impl Twin {
         let Some((collection, asked)) = &open.asked else { return };
         let held = |(group, revision): &(GroupId, Revision)| {
             let held = self.groups.get(&(collection.clone(), *group));
-            held.filter(|(held, _)| held == revision)
-                .map(|(_, words)| (*group, *revision, std::sync::Arc::clone(words)))
+            held.filter(|(held, _)| held == revision).map(|(_, words)| (*group, *revision, Arc::clone(words)))
         };
         let missing: Vec<(GroupId, Revision)> = asked.iter().filter(|named| held(named).is_none()).copied().collect();
         if !missing.is_empty() {
@@ -201,5 +207,113 @@ impl TwinWork {
             Ok(ciphertexts) => FromTwin::Evaluated { session, ciphertexts },
             Err(error) => FromTwin::Refused { session, refusal: error.refusal() },
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use veilmatch_glwe::ProbeAddend;
+    use veilmatch_paillier::{KeyElements, KeySize};
+    use veilmatch_secret::Secret;
+
+    /// A modulus that has the form of one and protects nothing: nothing is decrypted here.
+    fn key() -> PublicKey {
+        let primes = include_str!("../../../tests/vectors/paillier-safe-primes.txt");
+        let mut primes = primes.lines().filter(|line| !line.starts_with('#') && line.len() == 256);
+        let mut next = || num_bigint::BigUint::parse_bytes(primes.next().unwrap().as_bytes(), 16).unwrap();
+        let modulus = next() * next();
+        let square = &modulus * &modulus;
+        let base = &modulus - 49u8;
+        let one = num_bigint::BigUint::from(1u8);
+        PublicKey::new(KeyElements {
+            size: KeySize::Bits2048,
+            base_power: base.modpow(&modulus, &square),
+            base,
+            verification_base: num_bigint::BigUint::from(4u8),
+            verification_keys: [one.clone(), one.clone(), one],
+            modulus,
+        })
+        .unwrap()
+    }
+
+    fn say(twin: &mut Twin, message: &ToTwin) -> Vec<FromTwin> {
+        let reaction = twin.hear_matcher(&borsh::to_vec(message).unwrap());
+        let run = reaction.work.into_iter().filter_map(TwinWork::run);
+        reaction.send.into_iter().chain(run).map(|bytes| borsh::from_slice(&bytes).unwrap()).collect()
+    }
+
+    fn addend(twin: &mut Twin, party: Party, session: SessionId, values: Vec<u32>) -> Vec<FromTwin> {
+        let message = FromHolder::ProbeShare { session, addend: ProbeAddend::new(Secret::new(values)) };
+        let reaction = twin.hear_holder(party, &borsh::to_vec(&message).unwrap());
+        let run = reaction.work.into_iter().filter_map(TwinWork::run);
+        reaction.send.into_iter().chain(run).map(|bytes| borsh::from_slice(&bytes).unwrap()).collect()
+    }
+
+    #[test]
+    fn groups_are_asked_for_once_evaluated_once_and_forgotten_when_they_are_not_live() {
+        let (key, collection) = (key(), CollectionId::new("staff").unwrap());
+        let mut twin = Twin::new(key.clone(), 1 << 24);
+        let session = |i: u8| SessionId([i; 32]);
+        let named = vec![(GroupId(3), Revision(1))];
+        let evaluate =
+            |i| ToTwin::Evaluate { session: session(i), collection: collection.clone(), groups: named.clone() };
+        assert!(
+            addend(&mut twin, Party::K2, session(1), vec![5, 6]).is_empty(),
+            "the order of messages does not matter"
+        );
+        let missing = FromTwin::Missing { session: session(1), collection: collection.clone(), groups: named.clone() };
+        assert_eq!(say(&mut twin, &evaluate(1)), [missing]);
+        assert!(addend(&mut twin, Party::K0, session(1), vec![1, 2]).is_empty(), "it has asked already");
+        let mut entropy = veilmatch_secret::os_entropy();
+        let ciphertexts =
+            [key.encrypt_zero(&mut *entropy), key.encrypt_zero(&mut *entropy)].map(|c| c.to_bytes()).concat();
+        let revision = Revision(1);
+        let hold = ToTwin::Hold { collection: collection.clone(), group: GroupId(3), revision, ciphertexts };
+        assert!(say(&mut twin, &hold).is_empty());
+        let done = addend(&mut twin, Party::K1, session(1), vec![3, 4]);
+        assert!(matches!(done.as_slice(), [FromTwin::Evaluated { ciphertexts, .. }] if ciphertexts.len() == 1));
+        assert!(twin.sessions.is_empty() && twin.order.is_empty());
+
+        // Held now: another session is evaluated at once, to another ciphertext of the same.
+        for (party, values) in Party::ALL.into_iter().zip([[1, 2], [3, 4], [5, 6]]) {
+            assert!(addend(&mut twin, party, session(2), values.to_vec()).is_empty());
+        }
+        let again = say(&mut twin, &evaluate(2));
+        let ciphertext = |of: &[FromTwin]| match of {
+            [FromTwin::Evaluated { ciphertexts, .. }] => ciphertexts[0].clone(),
+            other => panic!("{other:?}"),
+        };
+        assert_ne!(ciphertext(&again), ciphertext(&done), "no two outputs are equal");
+
+        // What is not live any more is gone, in memory too.
+        say(&mut twin, &ToTwin::Retain { collection: collection.clone(), live: vec![(GroupId(3), Revision(2))] });
+        assert!(twin.groups.is_empty());
+        assert_eq!(
+            say(&mut twin, &evaluate(3)),
+            [FromTwin::Missing { session: session(3), collection, groups: named }]
+        );
+    }
+
+    #[test]
+    fn addends_out_of_range_or_twice_are_refused_by_name_and_sessions_are_bounded() {
+        let mut twin = Twin::new(key(), 0);
+        let session = SessionId([1; 32]);
+        for values in [vec![1 << 26], vec![u32::MAX]] {
+            let refused = addend(&mut twin, Party::K1, session, values);
+            let [FromTwin::Refused { refusal, .. }] = refused.as_slice() else { panic!("{refused:?}") };
+            assert_eq!(refusal.suspects, [veilmatch_domain::Suspect::Holder(Party::K1)]);
+        }
+        assert!(addend(&mut twin, Party::K0, session, vec![1]).is_empty());
+        assert!(matches!(addend(&mut twin, Party::K0, session, vec![1]).as_slice(), [FromTwin::Refused { .. }]));
+        for i in 0..2 * MAX_SESSIONS {
+            let session = SessionId(std::array::from_fn(|at| (i >> (8 * (at % 2))) as u8));
+            addend(&mut twin, Party::K0, session, vec![1]);
+        }
+        assert_eq!((twin.sessions.len(), twin.order.len()), (MAX_SESSIONS, MAX_SESSIONS));
+        for bytes in [vec![], vec![255; 40], vec![0; 3]] {
+            let (a, b) = (twin.hear_matcher(&bytes), twin.hear_holder(Party::K0, &bytes));
+            assert!(a.send.is_empty() && a.work.is_empty() && b.send.is_empty() && b.work.is_empty());
+        }
     }
 }
