@@ -129,6 +129,11 @@ pub enum AuditEvent {
         /// Out of how many.
         groups: u32,
     },
+    /// This holder took its share of a threshold key (scheme `paillier`).
+    ShareInstalled {
+        /// Digest of the public key.
+        key: Digest,
+    },
 }
 
 /// One entry of the chain.
@@ -287,6 +292,10 @@ impl fmt::Display for AuditEvent {
             }
             Self::Preselected { candidates: Some(candidates), groups } => {
                 write!(f, "preselected {candidates} of {groups} groups")
+            }
+            Self::ShareInstalled { key } => {
+                f.write_str("took its share of the threshold key ")?;
+                key.0.iter().take(8).try_for_each(|byte| write!(f, "{byte:02x}"))
             }
             Self::Preselected { candidates: None, groups } => {
                 write!(f, "more candidate groups of {groups} than asked for")

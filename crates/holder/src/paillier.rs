@@ -21,13 +21,14 @@
 use std::sync::Arc;
 
 use rayon::prelude::*;
-use veilmatch_domain::{CollectionId, Dimension, Party, Policy, SchemeName, Threshold};
+use veilmatch_domain::{CollectionId, Dimension, Party, Policy, SchemeName, SessionId, Threshold};
 use veilmatch_glwe::ProbeAddend;
 use veilmatch_paillier::{Ciphertext, KeySize, PublicKey, SCALE_BITS, Slots, TORUS_BITS, centred};
 use veilmatch_secret::{Entropy, Label, Secret, Seed};
 use veilmatch_threshold::KeyShare;
 
 use crate::HolderError;
+use crate::audit::AuditEvent;
 use crate::holder::{Holder, Reaction};
 use crate::record::{Key, Record};
 
@@ -160,6 +161,7 @@ impl Holder {
             return Err(HolderError::OtherShare);
         }
         self.state.saves.push(Record { key: Key::PaillierShare.to_bytes(), value: Some(share.to_bytes()) });
+        self.state.log(SessionId([0; 32]), AuditEvent::ShareInstalled { key: share.key().digest() });
         self.state.paillier = Some(Arc::new(share));
         Ok(self.reaction(None))
     }
