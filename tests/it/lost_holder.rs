@@ -94,6 +94,22 @@ fn queries_go_on_and_a_ceremony_makes_it_whole() {
     }
 }
 
+/// Under `paillier` the two others give a lost holder its parts of the threshold key too.
+#[test]
+fn a_share_of_a_threshold_key_comes_back() {
+    let mut scene = Scene::paillier(955);
+    scene.enrol_batches(&[2]);
+    for lost in Party::ALL {
+        Rescue::of(lost, &mut scene).carry_out(&mut scene);
+        // Ask until every pair of holders has decrypted.
+        for _ in 0..6 {
+            assert_eq!(scene.verify(1), Ok(Outcome::Verify(true)));
+        }
+        scene.cluster.rotate().unwrap();
+        scene.assert_works();
+    }
+}
+
 #[test]
 fn what_was_used_up_stays_used_up() {
     let lock_out = LockOut { failures: 1, delay_seconds: 1000, disable_after: 0 };

@@ -17,6 +17,7 @@ use veilmatch_domain::{Epoch, Party, SessionId, Timestamp};
 use veilmatch_mpc::ProtocolError;
 use veilmatch_sealed::{ClientSigningKey, HolderPublicKey, KEM_BYTES, SIGNATURE_BYTES, open_once, seal_once};
 use veilmatch_secret::{Digest, Label, Secret};
+use veilmatch_threshold::KeyShare;
 use zeroize::Zeroize;
 
 use crate::audit::AuditEvent;
@@ -127,10 +128,13 @@ struct Contents {
     records: Vec<(Vec<u8>, Vec<u8>)>,
     committed: Vec<SessionId>,
     ledger: Ledger,
+    /// Of a threshold key (scheme `paillier`): the part that this peer and the lost holder share, with the public key.
+    threshold: Option<Vec<u8>>,
 }
 
 impl Drop for Contents {
     fn drop(&mut self) {
+        self.threshold.zeroize();
         // Records hold check seeds.
         self.records.iter_mut().for_each(|(_, value)| value.zeroize());
     }
@@ -271,6 +275,11 @@ impl Holder {
             records: records.into_iter().filter_map(plain).collect(),
             committed: self.committed.iter().map(|(_, id)| *id).collect(),
             ledger: self.state.ledger.clone(),
+            threshold: self.state.paillier.as_ref().and_then(|share| {
+                let [own, next] = lost.parts();
+                let mut part = share.part(if is_previous { own } else { next }).ok()?;
+                Some(std::mem::take(part.expose_mut()))
+            }),
         }
     }
 }
@@ -335,6 +344,15 @@ pub fn combine_restored(
     }
     for (number, session) in (0u64..).zip(both(&a.committed, &b.committed)) {
         records.push(Record::put(&Key::Committed(number), &session));
+    }
+    match (&b.threshold, &a.threshold) {
+        (Some(own), Some(next)) => {
+            let share = KeyShare::join(party, own, next);
+            let share = share.map_err(|_| RestoreError::Different { kind: Key::PaillierShare.kind() })?;
+            records.push(Record { key: Key::PaillierShare.to_bytes(), value: Some(share.to_bytes()) });
+        }
+        (None, None) => {}
+        _ => return Err(RestoreError::Different { kind: Key::PaillierShare.kind() }),
     }
     let ledger = std::mem::take(&mut a.ledger).strictest(std::mem::take(&mut b.ledger));
     records.push(Record::put(&Key::Ledger, &(None::<(u64, Digest)>, &ledger)));

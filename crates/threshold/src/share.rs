@@ -3,7 +3,7 @@
 use std::fmt;
 
 use rayon::prelude::*;
-use veilmatch_domain::Party;
+use veilmatch_domain::{Part, Party};
 use veilmatch_kernels::montgomery::{Modular, limbs};
 use veilmatch_paillier::{
     Ciphertext, DecryptionStatement, KeySize, PartialDecryption, Parts, PublicKey, RESPONSE_MARGIN_BITS, random_limbs,
@@ -167,6 +167,49 @@ impl KeyShare {
             }
         }
         bytes
+    }
+
+    /// One of the parts, with the public key: what a peer that shares it gives a holder that lost its own.
+    ///
+    /// # Errors
+    /// [`ThresholdError`] if this holder does not know the part.
+    pub fn part(&self, part: Part) -> Result<Secret<Vec<u8>>, ThresholdError> {
+        Parts::One(part).of(self.party)?;
+        let [own, next] = &self.parts;
+        let magnitude = if part == self.party.parts()[0] { own } else { next };
+        let key = self.key.to_bytes();
+        let mut bytes = Secret::new(Vec::with_capacity(key.len() + 8 * magnitude.expose().len()));
+        bytes.expose_mut().extend_from_slice(&key);
+        for limb in magnitude.expose() {
+            bytes.expose_mut().extend_from_slice(&limb.to_le_bytes());
+        }
+        Ok(bytes)
+    }
+
+    /// A lost holder's share from its two parts, i and i+1, as [`KeyShare::part`] gives them; checked against the public key, which
+    /// must be the same.
+    ///
+    /// # Errors
+    /// [`ThresholdError`] on malformed bytes, two keys, or a part that does not belong to the key.
+    pub fn join(party: Party, own: &[u8], next: &[u8]) -> Result<Self, ThresholdError> {
+        let malformed = ThresholdError::Malformed { what: "length" };
+        let size = match own.first() {
+            Some(0) => KeySize::Bits2048,
+            Some(1) => KeySize::Bits3072,
+            _ => return Err(ThresholdError::Malformed { what: "size" }),
+        };
+        let at = own.len().checked_sub(8 * share_limbs(size)).ok_or(malformed.clone())?;
+        let (Some((key, _)), Some((other, rest))) = (own.split_at_checked(at), next.split_at_checked(at)) else {
+            return Err(malformed);
+        };
+        if key != other {
+            return Err(ThresholdError::Malformed { what: "public key" });
+        }
+        let mut bytes = Secret::new(Vec::with_capacity(1 + own.len() + rest.len()));
+        bytes.expose_mut().push(party.index() as u8);
+        bytes.expose_mut().extend_from_slice(own);
+        bytes.expose_mut().extend_from_slice(rest);
+        Self::from_bytes(bytes.expose())
     }
 
     /// Reads a share and checks it against the public key in it (two exponentiations).

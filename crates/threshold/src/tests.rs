@@ -448,3 +448,27 @@ fn what_is_opened_looks_the_same_for_near_and_far() {
         assert!(above.abs_diff(all / 2) < 100, "{above} of {all}");
     }
 }
+
+#[test]
+fn a_lost_share_is_made_of_the_parts_of_the_two_others_and_of_nothing_else() {
+    for lost in Party::ALL {
+        let [own, next] = lost.parts();
+        let (of_previous, of_next) =
+            (share(lost.previous()).part(own).unwrap(), share(lost.next()).part(next).unwrap());
+        let made = KeyShare::join(lost, of_previous.expose(), of_next.expose()).unwrap();
+        assert_eq!(made.to_bytes().expose(), share(lost).to_bytes().expose());
+        assert!(matches!(
+            KeyShare::join(lost, of_next.expose(), of_previous.expose()),
+            Err(ThresholdError::WrongPart { .. })
+        ));
+        assert!(share(lost.next()).part(own).is_err(), "a peer gives what it knows");
+        let bytes = of_next.expose();
+        for cut in [0, 1, bytes.len() / 2, bytes.len() - 1] {
+            assert!(KeyShare::join(lost, of_previous.expose(), &bytes[..cut]).is_err());
+            assert!(KeyShare::join(lost, &bytes[..cut], bytes).is_err());
+        }
+        let mut altered = bytes.clone();
+        *altered.last_mut().unwrap() ^= 1;
+        assert!(KeyShare::join(lost, of_previous.expose(), &altered).is_err());
+    }
+}
