@@ -162,7 +162,9 @@ impl Slots {
     /// The slots of an opened plaintext modulo 2^k: the offset is a multiple of it, so these are the scores and the masks.
     ///
     /// # Errors
-    /// [`PaillierError::OutOfRange`] if the plaintext has more digits than slots: it does not come from [`Slots::pack`].
+    /// [`PaillierError::OutOfRange`] if the plaintext has more digits than slots, or a slot is larger than its content and three masks can
+    /// be: an evaluator did not compute what it should. That is noticed, not prevented: what was opened was not hidden as
+    /// it should have been.
     pub fn open(self, opened: &Plaintext) -> Result<Secret<Vec<u32>>, PaillierError> {
         let digits = opened.expose();
         let end = self.count() * self.width();
@@ -175,11 +177,17 @@ impl Slots {
             return Err(PaillierError::OutOfRange { what: "opened plaintext" });
         }
         let limb = |i: usize| u128::from(digits.get(i).copied().unwrap_or(0));
-        let slot = |t: usize| {
+        let largest = (2u128 << self.offset) + u128::from(MASKS) * ((1 << self.mask_bits()) - 1);
+        let mut slots = Secret::new(Vec::with_capacity(self.count()));
+        let mut fits = true;
+        for t in 0..self.count() {
             let (at, shift) = (t * self.width() / 64, t * self.width() % 64);
-            ((limb(at) | limb(at + 1) << 64) >> shift) as u32 & ((1 << TORUS_BITS) - 1)
-        };
-        Ok(Secret::new((0..self.count()).map(slot).collect()))
+            let high = if shift == 0 { 0 } else { limb(at + 2) << (128 - shift) };
+            let slot = ((limb(at) | limb(at + 1) << 64) >> shift | high) & ((1 << self.width()) - 1);
+            fits &= slot <= largest;
+            slots.expose_mut().push(slot as u32 & ((1 << TORUS_BITS) - 1));
+        }
+        if fits { Ok(slots) } else { Err(PaillierError::OutOfRange { what: "slot of an opened plaintext" }) }
     }
 
     /// Σ_t value_t·2^{w·t} for values below 2^w: limbs of N.
@@ -280,6 +288,16 @@ mod tests {
         let larger = Slots::new(KeySize::Bits3072, Dimension::new(512).unwrap());
         assert_eq!(larger.pack(key, &[0]).unwrap_err(), PaillierError::OtherKey);
         assert_eq!(larger.offset(key).unwrap_err(), PaillierError::OtherKey);
+        // One more than content and masks can be, in the first or the last slot.
+        let largest = (2u128 << slots.offset) + 3 * ((1 << slots.mask_bits()) - 1);
+        for slot in [0, slots.count() - 1] {
+            let opened = |value: u128| {
+                let shifted = BigInt::from(value) << (slot * slots.width());
+                slots.open(&Plaintext::from_public_vartime(key, &shifted)).map(|opened| opened.expose()[slot])
+            };
+            assert_eq!(opened(largest), Ok(largest as u32 & ((1 << TORUS_BITS) - 1)));
+            assert!(matches!(opened(largest + 1), Err(PaillierError::OutOfRange { .. })));
+        }
         let too_large = Plaintext::from_public_vartime(key, &-BigInt::from(1));
         assert!(matches!(slots.open(&too_large), Err(PaillierError::OutOfRange { .. })));
     }
