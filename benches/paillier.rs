@@ -5,18 +5,17 @@ use std::hint::black_box;
 
 use criterion::{Criterion, Throughput};
 use num_bigint::BigUint;
-use veilmatch_domain::{Part, Party};
+use veilmatch_domain::{Dimension, Part, Party};
 use veilmatch_kernels::montgomery::{Arithmetic, Modular, Montgomery, SquaredModulus, limbs};
 use veilmatch_paillier::{
-    Ciphertext, KeySize, KnowledgeProof, Packing, Parts, Plaintext, PreparedBases, PublicKey, evaluate_vartime,
-    multi_exponentiation_vartime, split_probe,
+    Ciphertext, KeySize, Parts, PreparedBases, ProbeShare, PublicKey, Slots, centred, evaluate_vartime,
 };
-use veilmatch_secret::{Entropy, Stream};
+use veilmatch_secret::{Entropy, Secret, Stream};
 use veilmatch_tests::rng;
 use veilmatch_threshold::{KeyShare, combine, test_keys};
 
 const DIMENSION: usize = 512;
-/// Ciphertexts of a batch that is decrypted: 31 or 46 scores each.
+/// Ciphertexts of a batch that is decrypted: 19 or 29 scores each.
 const BATCH: usize = 32;
 const CONTEXT: &[u8] = b"bench";
 
@@ -73,56 +72,54 @@ fn arithmetic(criterion: &mut Criterion, size: KeySize) {
     group.finish();
 }
 
+fn slots(key: &PublicKey) -> Slots {
+    Slots::new(key.size(), Dimension::new(DIMENSION).unwrap())
+}
+
+/// A holder's part of a group.
+fn encrypt(key: &PublicKey, count: usize, entropy: &mut dyn Entropy) -> Vec<Ciphertext> {
+    let slots = slots(key);
+    let column =
+        |j: usize| -> Vec<i32> { (0..slots.count()).map(|t| centred((j * 7919 + t * 104_729) as u32)).collect() };
+    (0..count).map(|j| key.encrypt(&slots.pack(key, &column(j)).unwrap(), entropy).unwrap()).collect()
+}
+
 fn ciphertexts(criterion: &mut Criterion, key: &PublicKey, entropy: &mut dyn Entropy) {
     let mut group = criterion.benchmark_group(format!("paillier {}, d = {DIMENSION}", key.size().bits()));
-    let number = Plaintext::from_integer(key, -1000);
-    let one = key.encrypt(&number, entropy).unwrap();
-    group.bench_function("encrypt one, one thread", |b| b.iter(|| key.encrypt(&number, entropy).unwrap()));
+    let slots = slots(key);
+    let packed = slots.pack(key, &vec![-1000; slots.count()]).unwrap();
+    let one = key.encrypt(&packed, entropy).unwrap();
+    group.bench_function("encrypt one, one thread", |b| b.iter(|| key.encrypt(&packed, entropy).unwrap()));
     group.bench_function("add, one thread", |b| b.iter(|| key.add(&one, &one).unwrap()));
-    group.bench_function("re-randomise, one thread", |b| b.iter(|| key.rerandomise(&one, entropy).unwrap()));
-    let packing = Packing::new(key.size());
-    let last = packing.slots() - 1;
-    group.bench_function("place a coordinate in the last slot, one thread", |b| {
-        b.iter(|| packing.place(key, &one, &one, last).unwrap());
+    let masks = slots.draw_masks(entropy);
+    group.bench_function("encrypt masks, one thread", |b| {
+        b.iter(|| key.encrypt(&slots.masks(key, &masks).unwrap(), entropy).unwrap());
     });
-    let numbers: Vec<i32> = (0..DIMENSION as i32).map(|i| i * 8 - 2048).collect();
-    group.bench_function("encrypt a template", |b| b.iter(|| key.encrypt_integers(&numbers, entropy)));
-    let encrypted = key.encrypt_integers(&numbers, entropy);
-    let bytes: Vec<u8> = encrypted.ciphertexts.iter().flat_map(Ciphertext::to_bytes).collect();
-    group.bench_function("read and validate a template, one thread", |b| b.iter(|| key.ciphertexts(&bytes).unwrap()));
-    group.bench_function("negate a template, one thread", |b| {
-        b.iter(|| key.negate_all(&encrypted.ciphertexts).unwrap())
-    });
-    group.bench_function("prove knowledge of a template, one thread", |b| {
-        b.iter(|| KnowledgeProof::prove(key, &encrypted, CONTEXT, entropy).unwrap());
-    });
-    let proof = KnowledgeProof::prove(key, &encrypted, CONTEXT, entropy).unwrap();
-    group.bench_function("check that proof, one thread", |b| {
-        b.iter(|| proof.verify(key, &encrypted.ciphertexts, CONTEXT).unwrap());
-    });
+    let bytes: Vec<u8> = encrypt(key, DIMENSION, entropy).iter().flat_map(Ciphertext::to_bytes).collect();
+    group.bench_function("read and validate a group, one thread", |b| b.iter(|| key.ciphertexts(&bytes).unwrap()));
     group.finish();
 }
 
 fn multi_exponentiation(criterion: &mut Criterion, key: &PublicKey, entropy: &mut dyn Entropy) {
-    let name = format!("paillier {}: one packed group, d = {DIMENSION}, exponents of 103 bits", key.size().bits());
+    let name = format!("paillier {}: one packed group, d = {DIMENSION}, exponents of 26 bits", key.size().bits());
     let mut group = criterion.benchmark_group(name);
-    let slots = Packing::new(key.size()).slots();
+    let slots = slots(key).count();
     group.throughput(Throughput::Elements(slots as u64));
-    let numbers: Vec<i32> = (0..DIMENSION as i32).map(|i| i * 8 - 2048).collect();
-    let columns = key.encrypt_integers(&numbers, entropy).ciphertexts;
-    let [share, _] = split_probe(&numbers, entropy).unwrap();
-    group.bench_function("unprepared, one thread", |b| {
-        b.iter(|| multi_exponentiation_vartime(key, &columns, share.expose()).unwrap());
-    });
-    let level = 2 * key.size().ciphertext_bytes() * DIMENSION;
-    for levels in [1, 2, 4, 8] {
+    let columns = encrypt(key, DIMENSION, entropy);
+    let residues = random(DIMENSION, 4).iter().map(|&r| centred(r as u32)).collect();
+    let share = ProbeShare::new(Secret::new(residues)).unwrap();
+    let level = PreparedBases::level_bytes(key, DIMENSION);
+    for levels in [1, 2, 3] {
+        group.bench_function(format!("prepare {levels} levels, one thread"), |b| {
+            b.iter(|| PreparedBases::new(key, &columns, levels * level).unwrap());
+        });
         let prepared = PreparedBases::new(key, &columns, levels * level).unwrap();
         let (bytes, cost) = (prepared.bytes() / slots, prepared.cost());
         group.bench_function(format!("prepared, {bytes} bytes per template, {cost} products, one thread"), |b| {
             b.iter(|| evaluate_vartime(&[&prepared], &share, entropy).unwrap());
         });
     }
-    let prepared = PreparedBases::new(key, &columns, 0).unwrap();
+    let prepared = PreparedBases::new(key, &columns, 3 * level).unwrap();
     let eight = [&prepared; 8];
     group.throughput(Throughput::Elements(8 * slots as u64));
     group.bench_function("prepared, eight groups", |b| b.iter(|| evaluate_vartime(&eight, &share, entropy).unwrap()));
@@ -132,7 +129,7 @@ fn multi_exponentiation(criterion: &mut Criterion, key: &PublicKey, entropy: &mu
 fn decryption(criterion: &mut Criterion, key: &PublicKey, shares: &[KeyShare; 3], entropy: &mut dyn Entropy) {
     let mut group = criterion.benchmark_group(format!("paillier {}: {BATCH} packed ciphertexts", key.size().bits()));
     group.throughput(Throughput::Elements(BATCH as u64));
-    let batch = key.encrypt_integers(&[7; BATCH], entropy).ciphertexts;
+    let batch = encrypt(key, BATCH, entropy);
     let [k0, _, k2] = shares;
     let mut contribute =
         |share: &KeyShare, parts, batch: &[Ciphertext]| share.partial_decrypt(parts, batch, CONTEXT, entropy).unwrap();

@@ -20,6 +20,8 @@ use veilmatch_secret::{Secret, os_entropy};
 
 use crate::MatcherError;
 
+/// Levels of prepared groups: three take a fifth off one level's time, more take nothing off.
+const LEVELS: usize = 3;
 /// Words of a group's bodies in a ciphertext, which is a list of little-endian bytes.
 const WORD: usize = size_of::<u32>();
 
@@ -110,8 +112,11 @@ impl Evaluator {
         }
         let damaged = |_: PaillierError| MatcherError::GroupDamaged(packed.group);
         let ciphertexts = self.key.ciphertexts(&to_bytes(packed.words)).map_err(damaged)?;
-        let least = 4 * self.key.size().ciphertext_bytes() * ciphertexts.len();
-        let bases = Arc::new(PreparedBases::new(&self.key, &ciphertexts, least).map_err(damaged)?);
+        // More levels than one pay for groups that stay.
+        let level = PreparedBases::level_bytes(&self.key, ciphertexts.len());
+        let stays = self.lock().bytes + LEVELS * level <= self.limit;
+        let memory = if stays { LEVELS * level } else { level };
+        let bases = Arc::new(PreparedBases::new(&self.key, &ciphertexts, memory).map_err(damaged)?);
         let mut prepared = self.lock();
         if let Some((_, old)) = prepared.groups.remove(&name) {
             prepared.bytes = prepared.bytes.saturating_sub(old.bytes());
@@ -176,10 +181,11 @@ impl Addends {
     /// The share, once all three are here.
     pub(crate) fn share(&self) -> Option<ProbeShare> {
         let [Some(a), Some(b), Some(c)] = &self.0 else { return None };
-        let sum = |((a, b), c): ((&u32, &u32), &u32)| {
-            i128::from(centred(a.wrapping_add(*b).wrapping_add(*c) & ((1 << TORUS_BITS) - 1)))
-        };
-        let sums = Secret::new(a.expose().iter().zip(b.expose()).zip(c.expose()).map(sum).collect::<Vec<i128>>());
-        ProbeShare::new(sums.expose().clone()).ok()
+        let sum = |((a, b), c): ((&u32, &u32), &u32)| centred(a.wrapping_add(*b).wrapping_add(*c));
+        let sums = a.expose().iter().zip(b.expose()).zip(c.expose()).map(sum);
+        // All room at once: growing would leave copies behind.
+        let mut share = Secret::new(Vec::with_capacity(sums.len()));
+        share.expose_mut().extend(sums);
+        ProbeShare::new(share).ok()
     }
 }

@@ -139,21 +139,6 @@ impl PublicKey {
         Ok(Ciphertext::from_inner(self, &mut work, product))
     }
 
-    /// Encrypts the sum of all; of none it is zero, openly.
-    ///
-    /// # Errors
-    /// [`PaillierError::OtherKey`].
-    pub fn sum(&self, terms: &[Ciphertext]) -> Result<Ciphertext, PaillierError> {
-        check_all(self, terms)?;
-        let mut work = self.group().workspace();
-        let mut product = self.group().one().to_vec();
-        for term in terms {
-            let term = term.to_inner(self, &mut work);
-            self.group().multiply_assign(&mut work, &mut product, &term);
-        }
-        Ok(Ciphertext::from_inner(self, &mut work, product))
-    }
-
     /// Encrypts the negated number. For many at once use [`PublicKey::negate_all`].
     ///
     /// # Errors
@@ -222,21 +207,7 @@ impl PublicKey {
         Ok(Ciphertext::from_inner(self, &mut work, power))
     }
 
-    /// Encrypts the product with 2^bits.
-    ///
-    /// # Errors
-    /// [`PaillierError::OtherKey`].
-    pub fn shift(&self, a: &Ciphertext, bits: usize) -> Result<Ciphertext, PaillierError> {
-        a.check(self)?;
-        let mut work = self.group().workspace();
-        let mut power = a.to_inner(self, &mut work);
-        for _ in 0..bits {
-            self.group().square_assign(&mut work, &mut power);
-        }
-        Ok(Ciphertext::from_inner(self, &mut work, power))
-    }
-
-    /// Encrypts the sum with a number, in constant time, without fresh randomness: re-randomise before it is opened.
+    /// Encrypts the sum with a number, in constant time, without fresh randomness: add a fresh encryption before it is opened.
     ///
     /// # Errors
     /// [`PaillierError::OtherKey`].
@@ -247,13 +218,5 @@ impl PublicKey {
         let mut sum = a.to_inner(self, &mut work);
         self.group().multiply_one_plus(&mut work, &mut sum, number.expose());
         Ok(Ciphertext::from_inner(self, &mut work, sum))
-    }
-
-    /// Encrypts the sum with a public number: [`PublicKey::add_plaintext`].
-    ///
-    /// # Errors
-    /// [`PaillierError::OtherKey`].
-    pub fn add_constant_vartime(&self, a: &Ciphertext, number: &BigInt) -> Result<Ciphertext, PaillierError> {
-        self.add_plaintext(a, &Plaintext::from_public_vartime(self, number))
     }
 }

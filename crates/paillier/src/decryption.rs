@@ -25,8 +25,8 @@ use veilmatch_kernels::montgomery::{Modular, limbs};
 use veilmatch_secret::{Digest, Hasher, Secret};
 
 use crate::ciphertext::check_all;
-use crate::exponentiation::{Exponent, power_of_number_vartime, power_product_vartime};
-use crate::integers::{challenge_limbs, challenges, to_limbs};
+use crate::exponentiation::{power_of_number_vartime, power_product_vartime};
+use crate::integers::{challenge_limbs, challenges};
 use crate::{Ciphertext, PaillierError, Plaintext, PublicKey};
 
 /// K less |N²|: bits by which r (and z, with two more) may be longer than N².
@@ -113,7 +113,7 @@ pub struct DecryptionStatement<'a> {
 }
 
 impl<'a> DecryptionStatement<'a> {
-    /// From the batch and what was contributed; the context is the caller's, as for the knowledge proof.
+    /// From the batch and what was contributed. The context is the caller's: whatever the proof must not be carried away from.
     ///
     /// # Errors
     /// [`PaillierError`] if the lists differ in length, are empty, belong to another key, or the holder does not know the parts.
@@ -139,10 +139,10 @@ impl<'a> DecryptionStatement<'a> {
             hasher.field(&ciphertext.to_bytes());
         }
         let transcript = hasher.finish();
-        let weights: Vec<Exponent> = challenges(&transcript, count).into_iter().map(Exponent::from).collect();
+        let weights = challenges(&transcript, count);
         let mut work = key.group().workspace();
-        let mut base = power_product_vartime(key, &mut work, ciphertexts, &weights)?;
-        let mut power = power_product_vartime(key, &mut work, values, &weights)?;
+        let mut base = power_product_vartime(key, &mut work, ciphertexts, &weights);
+        let mut power = power_product_vartime(key, &mut work, values, &weights);
         key.group().square_assign(&mut work, &mut base);
         key.group().square_assign(&mut work, &mut power);
         Ok(Self { key, transcript, verification_key, base, power })
@@ -154,12 +154,11 @@ impl<'a> DecryptionStatement<'a> {
         &self.base
     }
 
-    /// v in inner form.
+    /// v^r in inner form, for as many limbs as [`DecryptionStatement::response_limbs`]. Constant time.
     #[must_use]
-    pub fn verification_base(&self) -> Vec<u64> {
-        let mut residue = to_limbs(&self.key.elements().verification_base, self.key.group().limbs());
-        self.key.group().enter(&mut self.key.group().workspace(), &mut residue);
-        residue
+    pub fn verification_power(&self, exponent: &[u64]) -> Vec<u64> {
+        let group = self.key.group();
+        self.key.verification_table().power(group, &mut group.workspace(), exponent)
     }
 
     /// The challenge to the commitments v^r and C^r, both in inner form.
@@ -184,7 +183,7 @@ impl<'a> DecryptionStatement<'a> {
             return Ok(false);
         }
         let (group, mut work) = (self.key.group(), self.key.group().workspace());
-        let v = power_of_number_vartime(self.key, &mut work, &self.key.elements().verification_base, response);
+        let v = self.verification_power(response);
         let c = group.power_vartime(&self.base, response);
         let divisors = [
             power_of_number_vartime(self.key, &mut work, &self.verification_key, &challenge),

@@ -55,17 +55,6 @@ pub enum PaillierError {
         /// How many are allowed or expected.
         expected: usize,
     },
-    /// A slot that a packed plaintext does not have.
-    #[error("slot {slot} of {slots}")]
-    Slot {
-        /// Which slot.
-        slot: usize,
-        /// How many there are.
-        slots: usize,
-    },
-    /// A proof of plaintext knowledge that does not hold.
-    #[error("the proof that the client knows what it encrypted does not hold")]
-    Knowledge,
     /// A partial decryption that is not what the holder's share gives.
     #[error("the partial decryption of {parts} by {party} is wrong")]
     Decryption {
@@ -105,8 +94,6 @@ impl Explain for PaillierError {
             Self::Malformed { .. } => "paillier-malformed",
             Self::OtherKey => "other-paillier-key",
             Self::Count { .. } => "paillier-count",
-            Self::Slot { .. } => "no-such-slot",
-            Self::Knowledge => "bad-knowledge-proof",
             Self::Decryption { .. } => "wrong-partial-decryption",
             Self::NotItsPart { .. } => "not-its-part",
         }
@@ -131,8 +118,6 @@ impl Explain for PaillierError {
             Self::NotInvertible { .. } => "no honest party makes such a number: find out who sent it",
             Self::Key { .. } => "fetch the public key again from the key holders",
             Self::OtherKey => "encrypt under the key of this collection",
-            Self::Slot { .. } => "use a slot that the packing has",
-            Self::Knowledge => "encrypt and prove anew, for this client, subject and collection",
             Self::Decryption { .. } | Self::NotItsPart { .. } => {
                 "stop working with the named holder until its operator explains"
             }

@@ -1,32 +1,34 @@
-//! ∏ X_j^{e_j} for many bases and signed exponents of up to 128 bits, in variable time: squarings are shared by all bases.
+//! ∏ X_j^{e_j} for many bases, in variable time: squarings are shared by all bases.
 //!
-//! **Digits.** Exponents are cut into windows of c bits. With negative exponents, or with the bases' inverses at hand, digits are
-//! signed, −2^(c−1) < d ≤ 2^(c−1), which halves tables and buckets; otherwise 0 ≤ d < 2^c. Without inverses, what belongs to
-//! negative digits is gathered apart and inverted once at the end ("splitting").
+//! **Digits.** Exponents are cut into windows of c bits. With the bases' inverses at hand digits are signed,
+//! −2^(c−1) ≤ d ≤ 2^(c−1), which halves buckets; otherwise exponents are not negative and 0 ≤ d < 2^c.
 //!
 //! **Methods.** *Straus*: a table of every base's multiples; good for few bases. *Pippenger*: per window, bases with the same digit
-//! meet in a bucket, and ∏ bucket_d^d takes two multiplications per bucket; good for many. [`Plan::best`] counts
-//! multiplications of both for every c and takes the least (b bits, W windows, n bases, 2b squarings if split):
+//! meet in a bucket, and ∏ bucket_d^d takes two multiplications per bucket, of which filling it saves one; good for many.
+//! [`Plan::best`] counts multiplications of both for every c and takes the least (b bits, W windows, n bases):
 //!
 //! | method | multiplications |
 //! |---|---|
-//! | Straus | n·table + W·n + b or 2b |
-//! | Pippenger | W·n + W·2·buckets + b or 2b |
-//! | prepared, L levels | W·n + ⌈W/L⌉·2·buckets + b/L |
+//! | Straus | n·table + W·n + b |
+//! | Pippenger | W·n + W·buckets + b |
+//! | prepared, L levels | W·n + ⌈W/L⌉·buckets + b/L |
 //!
 //! **Prepared bases.** A packed gallery is the same for every query, so [`PreparedBases`] keeps its bases in inner form with
 //! their inverses and, if memory allows, their powers by 2^(c·⌈W/L⌉·l) for L levels l: then windows of all levels share
-//! buckets.
+//! buckets. At 512 bases and exponents of 26 bits one level takes about 2,200 multiplications (three windows of nine bits), three levels
+//! 1,800; more levels do not help.
 
 use num_bigint::BigUint;
 use veilmatch_kernels::montgomery::{Modular, SquaredModulus, Workspace};
 use zeroize::Zeroizing;
 
 use crate::ciphertext::check_all;
-use crate::{Ciphertext, EXPONENT_BITS, PaillierError, PublicKey};
+use crate::{Ciphertext, PaillierError, PublicKey, TORUS_BITS};
 
 /// The widest window that is considered.
 const MAX_WINDOW: usize = 12;
+/// Bits of the exponents of prepared bases: a sign, and a magnitude of at most 2^25.
+const EXPONENT_BITS: usize = TORUS_BITS as usize;
 
 /// A way to compute, and what it costs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,30 +46,30 @@ struct Plan {
 #[derive(Clone, Copy, Debug)]
 struct Task {
     bases: usize,
+    /// Of an exponent, with its sign if there is one.
     bits: usize,
+    /// With inverses.
     signed: bool,
-    inverses: bool,
 }
 
 impl Task {
     fn windows(&self, window: usize) -> usize {
-        // A signed recoding may carry out of the highest bit.
-        (self.bits + usize::from(self.signed)).div_ceil(window)
+        self.bits.div_ceil(window)
+    }
+
+    /// The largest digit.
+    fn buckets(&self, window: usize) -> usize {
+        if self.signed { 1 << (window - 1) } else { (1 << window) - 1 }
     }
 
     fn straus(&self, window: usize) -> Plan {
-        let table = if self.signed { (1 << (window - 1)) - 1 } else { (1 << window) - 2 };
-        let squarings = if self.signed { 2 * self.bits } else { self.bits };
-        let cost = self.bases * (table + self.windows(window)) + squarings;
+        let cost = self.bases * (self.buckets(window) - 1 + self.windows(window)) + self.bits;
         Plan { straus: true, window, levels: 1, cost }
     }
 
-    fn buckets(&self, window: usize, levels: usize) -> Plan {
+    fn pippenger(&self, window: usize, levels: usize) -> Plan {
         let (windows, passes) = (self.windows(window), self.windows(window).div_ceil(levels));
-        // Signed without inverses: two sets of half the size.
-        let buckets = if self.inverses { 1 << (window - 1) } else { 1 << window };
-        let accumulators = if self.signed && !self.inverses { 2 } else { 1 };
-        let cost = windows * self.bases + passes * 2 * buckets + passes * window * accumulators;
+        let cost = windows * self.bases + passes * self.buckets(window) + (passes - 1) * window;
         Plan { straus: false, window, levels, cost }
     }
 }
@@ -75,19 +77,19 @@ impl Task {
 impl Plan {
     /// The cheapest without preparation.
     fn best(task: Task) -> Self {
-        let plans = (1..=MAX_WINDOW).flat_map(|c| [task.straus(c), task.buckets(c, 1)]);
-        plans.min_by_key(|plan| plan.cost).unwrap_or(task.buckets(1, 1))
+        let plans = (1..=MAX_WINDOW).flat_map(|c| [task.straus(c), task.pippenger(c, 1)]);
+        plans.min_by_key(|plan| plan.cost).unwrap_or(task.pippenger(1, 1))
     }
 
     /// The cheapest with at most so many levels.
     fn prepared(task: Task, most_levels: usize) -> Self {
-        let plans = (1..=MAX_WINDOW).flat_map(|c| {
+        let plans = (1..=MAX_WINDOW).map(|c| {
             let levels = most_levels.clamp(1, task.windows(c));
             // The least number of levels that takes as many passes: more would be memory for nothing.
             let passes = task.windows(c).div_ceil(levels);
-            std::iter::once(task.buckets(c, task.windows(c).div_ceil(passes)))
+            task.pippenger(c, task.windows(c).div_ceil(passes))
         });
-        plans.min_by_key(|plan| plan.cost).unwrap_or(task.buckets(1, 1))
+        plans.min_by_key(|plan| plan.cost).unwrap_or(task.pippenger(1, 1))
     }
 }
 
@@ -95,20 +97,19 @@ impl Plan {
 pub(crate) struct Digits {
     /// Window by window from the lowest, all bases each.
     digits: Zeroizing<Vec<i16>>,
-    window: usize,
     bases: usize,
 }
 
 /// An exponent's sign and magnitude.
 #[derive(Clone, Copy)]
-pub(crate) struct Exponent {
-    pub(crate) negative: bool,
-    pub(crate) magnitude: u128,
+struct Exponent {
+    negative: bool,
+    magnitude: u128,
 }
 
-impl From<i128> for Exponent {
-    fn from(value: i128) -> Self {
-        Self { negative: value < 0, magnitude: value.unsigned_abs() }
+impl From<i32> for Exponent {
+    fn from(value: i32) -> Self {
+        Self { negative: value < 0, magnitude: value.unsigned_abs().into() }
     }
 }
 
@@ -137,7 +138,7 @@ impl Digits {
                 }
             }
         }
-        Self { digits, window, bases }
+        Self { digits, bases }
     }
 
     fn windows(&self) -> usize {
@@ -225,7 +226,7 @@ impl Buckets {
     }
 }
 
-/// Bases in inner form, ready for many multi-exponentiations with exponents of [`EXPONENT_BITS`].
+/// Bases in inner form, ready for many multi-exponentiations with exponents between ±2^25.
 #[derive(Clone)]
 pub struct PreparedBases {
     key: PublicKey,
@@ -245,16 +246,16 @@ impl std::fmt::Debug for PreparedBases {
 }
 
 impl PreparedBases {
-    /// Prepares ciphertexts within `memory` bytes; the least it takes is 4·|N| bits per ciphertext, with their inverses. Every
-    /// level adds as much (512 ciphertexts at 2,048 bits: 512 KiB) and costs ⌈103/L⌉ squarings per ciphertext here.
+    /// Prepares ciphertexts within `memory` bytes; the least it takes is [`PreparedBases::level_bytes`]. Every level adds as much, and
+    /// costs 18 squarings per ciphertext here.
     ///
     /// # Errors
     /// [`PaillierError::OtherKey`].
     pub fn new(key: &PublicKey, ciphertexts: &[Ciphertext], memory: usize) -> Result<Self, PaillierError> {
         check_all(key, ciphertexts)?;
         let (group, bases) = (key.group(), ciphertexts.len());
-        let task = Task { bases, bits: EXPONENT_BITS, signed: true, inverses: true };
-        let plan = Plan::prepared(task, memory / (2 * 8 * group.limbs() * bases).max(1));
+        let task = Task { bases, bits: EXPONENT_BITS, signed: true };
+        let plan = Plan::prepared(task, memory / Self::level_bytes(key, bases).max(1));
         let mut work = group.workspace();
         let residues: Vec<Vec<u64>> = ciphertexts.iter().map(|c| c.to_inner(key, &mut work)).collect();
         let inverses = key.inverses(&mut work, &residues)?;
@@ -277,16 +278,15 @@ impl PreparedBases {
         Ok(Self { key: key.clone(), bases, plan, task, forward, inverse })
     }
 
-    /// The number of bases.
+    /// Bytes of one level of so many ciphertexts, with their inverses (512 at 2,048 bits: 512 KiB).
     #[must_use]
-    pub fn len(&self) -> usize {
-        self.bases
+    pub fn level_bytes(key: &PublicKey, ciphertexts: usize) -> usize {
+        2 * key.size().ciphertext_bytes() * ciphertexts
     }
 
-    /// Whether there are none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.bases == 0
+    /// The number of bases.
+    pub(crate) fn len(&self) -> usize {
+        self.bases
     }
 
     /// Bytes of memory.
@@ -302,65 +302,54 @@ impl PreparedBases {
     }
 
     /// The key of the bases.
-    #[must_use]
-    pub fn key(&self) -> &PublicKey {
+    pub(crate) fn key(&self) -> &PublicKey {
         &self.key
     }
 
-    /// What distinguishes recodings of the same exponents.
-    pub(crate) fn recoding(&self) -> (usize, usize) {
-        (self.bases, self.plan.window)
+    /// c: exponents are recoded alike for all with the same number.
+    pub(crate) fn window(&self) -> usize {
+        self.plan.window
     }
 
-    /// Exponents, recoded for these bases and for all with the same [`PreparedBases::recoding`]. Magnitudes must be below
-    /// 2^[`EXPONENT_BITS`].
-    pub(crate) fn digits(&self, exponents: &[i128]) -> Digits {
-        let exponents = exponents.iter().map(|&e| e.into());
-        Digits::of(exponents, self.task, self.plan.window)
+    /// Exponents between ±2^25, recoded for these bases and for as many others with the same [`PreparedBases::window`].
+    pub(crate) fn digits(&self, exponents: &[i32]) -> Digits {
+        Digits::of(exponents.iter().map(|&e| e.into()), self.task, self.plan.window)
     }
 
     /// ∏ X_j^{e_j} in inner form.
-    pub(crate) fn power_vartime(&self, work: &mut Workspace, digits: &Digits) -> Result<Vec<u64>, PaillierError> {
-        if self.plan.straus { self.straus(work, digits) } else { self.pippenger(work, digits) }
+    pub(crate) fn power_vartime(&self, work: &mut Workspace, digits: &Digits) -> Vec<u64> {
+        let power = if self.plan.straus { self.straus(work, digits) } else { self.pippenger(work, digits) };
+        power.value.unwrap_or_else(|| self.key.group().one().to_vec())
     }
 
-    fn residue(&self, of: &[u64], level: usize, base: usize) -> Option<std::ops::Range<usize>> {
+    fn residue(&self, inverted: bool, level: usize, base: usize) -> Option<&[u64]> {
         let limbs = self.key.group().limbs();
         let at = (level * self.bases + base) * limbs;
-        (at + limbs <= of.len()).then_some(at..at + limbs)
+        if inverted { &self.inverse } else { &self.forward }.get(at..at + limbs)
     }
 
-    fn pippenger(&self, work: &mut Workspace, digits: &Digits) -> Result<Vec<u64>, PaillierError> {
+    fn pippenger(&self, work: &mut Workspace, digits: &Digits) -> Product<'_> {
         let group = self.key.group();
-        let windows = digits.windows();
-        let passes = windows.div_ceil(self.plan.levels);
-        let count = if self.task.signed { 1 << (digits.window - 1) } else { (1 << digits.window) - 1 };
-        let mut plus = (Product::new(group), Buckets::new(group, count));
-        let with_inverses = !self.inverse.is_empty();
-        let mut minus = (Product::new(group), Buckets::new(group, if with_inverses { 0 } else { count }));
+        let passes = digits.windows().div_ceil(self.plan.levels);
+        let mut product = Product::new(group);
+        let mut buckets = Buckets::new(group, self.task.buckets(self.plan.window));
         for pass in (0..passes).rev() {
-            plus.0.square(work, digits.window);
-            minus.0.square(work, digits.window);
+            product.square(work, self.plan.window);
             for level in 0..self.plan.levels {
                 for (base, &digit) in digits.row(level * passes + pass).iter().enumerate() {
-                    let inverted = digit < 0 && with_inverses;
-                    let of = if inverted { &self.inverse } else { &self.forward };
-                    let Some(residue) = self.residue(of, level, base).and_then(|range| of.get(range)) else { continue };
-                    let buckets = if digit < 0 && !with_inverses { &mut minus.1 } else { &mut plus.1 };
-                    if digit != 0 {
+                    if let (1.., Some(residue)) = (digit.unsigned_abs(), self.residue(digit < 0, level, base)) {
                         buckets.put(group, work, digit.unsigned_abs().into(), residue);
                     }
                 }
             }
-            plus.0.collect(work, &mut plus.1);
-            minus.0.collect(work, &mut minus.1);
+            product.collect(work, &mut buckets);
         }
-        self.quotient(work, plus.0, minus.0)
+        product
     }
 
-    fn straus(&self, work: &mut Workspace, digits: &Digits) -> Result<Vec<u64>, PaillierError> {
+    fn straus(&self, work: &mut Workspace, digits: &Digits) -> Product<'_> {
         let (group, limbs) = (self.key.group(), self.key.group().limbs());
-        let entries = if self.task.signed { 1 << (digits.window - 1) } else { (1 << digits.window) - 1 };
+        let entries = self.task.buckets(self.plan.window);
         let mut tables = Vec::with_capacity(self.bases * entries * limbs);
         for base in self.forward.chunks_exact(limbs) {
             let mut power = base.to_vec();
@@ -370,65 +359,33 @@ impl PreparedBases {
             }
             tables.extend_from_slice(&power);
         }
-        let (mut plus, mut minus) = (Product::new(group), Product::new(group));
+        let mut product = Product::new(group);
         for k in (0..digits.windows()).rev() {
-            plus.square(work, digits.window);
-            minus.square(work, digits.window);
+            product.square(work, self.plan.window);
             for (table, &digit) in tables.chunks_exact(entries * limbs).zip(digits.row(k)) {
                 let at = usize::from(digit.unsigned_abs()).wrapping_sub(1);
                 if let Some(entry) = table.chunks_exact(limbs).nth(at) {
-                    if digit < 0 { &mut minus } else { &mut plus }.times(work, entry);
+                    product.times(work, entry);
                 }
             }
         }
-        self.quotient(work, plus, minus)
-    }
-
-    fn quotient(&self, work: &mut Workspace, plus: Product<'_>, minus: Product<'_>) -> Result<Vec<u64>, PaillierError> {
-        let group = self.key.group();
-        let mut out = plus.value.unwrap_or_else(|| group.one().to_vec());
-        if let Some(divisor) = minus.value {
-            for inverse in self.key.inverses(work, &[divisor])? {
-                group.multiply_assign(work, &mut out, &inverse);
-            }
-        }
-        Ok(out)
+        product
     }
 }
 
-/// ∏ c_j^{e_j} in inner form, without preparation.
+/// ∏ c_j^{e_j} in inner form, without preparation; as many exponents as ciphertexts.
 pub(crate) fn power_product_vartime(
     key: &PublicKey,
     work: &mut Workspace,
     ciphertexts: &[Ciphertext],
-    exponents: &[Exponent],
-) -> Result<Vec<u64>, PaillierError> {
-    check_all(key, ciphertexts)?;
-    if ciphertexts.len() != exponents.len() {
-        return Err(PaillierError::Count { what: "exponents", found: exponents.len(), expected: ciphertexts.len() });
-    }
-    let bits = exponents.iter().map(|e| 128 - e.magnitude.leading_zeros()).max().unwrap_or(0).max(1) as usize;
-    let signed = exponents.iter().any(|e| e.negative);
-    let task = Task { bases: ciphertexts.len(), bits, signed, inverses: false };
+    exponents: &[u128],
+) -> Vec<u64> {
+    let bits = exponents.iter().map(|e| 128 - e.leading_zeros()).max().unwrap_or(0).max(1) as usize;
+    let task = Task { bases: ciphertexts.len(), bits, signed: false };
     let plan = Plan::best(task);
     let forward = ciphertexts.iter().map(|c| c.to_inner(key, work)).collect::<Vec<_>>().concat();
     let bases = PreparedBases { key: key.clone(), bases: ciphertexts.len(), plan, task, forward, inverse: Vec::new() };
-    bases.power_vartime(work, &Digits::of(exponents.iter().copied(), task, plan.window))
-}
-
-/// Encrypts Σ e_j·m_j, where c_j encrypts m_j: ∏ c_j^{e_j}, in variable time. The result is not re-randomised.
-///
-/// # Errors
-/// [`PaillierError`] if the lists have different lengths or a ciphertext belongs to another key.
-pub fn multi_exponentiation_vartime(
-    key: &PublicKey,
-    ciphertexts: &[Ciphertext],
-    exponents: &[i128],
-) -> Result<Ciphertext, PaillierError> {
-    let exponents: Vec<Exponent> = exponents.iter().map(|&e| e.into()).collect();
-    let mut work = key.group().workspace();
-    let product = power_product_vartime(key, &mut work, ciphertexts, &exponents)?;
-    Ok(Ciphertext::from_inner(key, &mut work, product))
+    bases.power_vartime(work, &Digits::of(exponents.iter().map(|&e| e.into()), task, plan.window))
 }
 
 /// A public number to a public power modulo N², in inner form.

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use num_bigint::{BigInt, BigUint};
 use veilmatch_secret::{Entropy, os_entropy};
 
-use crate::{Ciphertext, KeyElements, KeySize, PublicKey};
+use crate::{Ciphertext, KeyElements, KeySize, Plaintext, PublicKey};
 
 const PRIMES: &str = include_str!("../../../tests/vectors/paillier-safe-primes.txt");
 
@@ -30,6 +30,12 @@ pub(crate) fn large_fixture() -> &'static Fixture {
 
 pub(crate) fn entropy() -> Box<dyn Entropy> {
     os_entropy()
+}
+
+/// Numbers encrypted one by one.
+pub(crate) fn encrypt_all(key: &PublicKey, numbers: &[i32]) -> Vec<Ciphertext> {
+    let encrypt = |&n: &i32| key.encrypt(&Plaintext::from_integer(key, n.into()), &mut *entropy()).unwrap();
+    numbers.iter().map(encrypt).collect()
 }
 
 impl Fixture {

@@ -12,7 +12,12 @@ use veilmatch_kernels::montgomery::{FixedBase, Modular, SquaredModulus};
 use veilmatch_secret::{Digest, Hasher};
 
 use crate::integers::{to_big, to_limbs};
-use crate::{PaillierError, Parts};
+use crate::{DecryptionStatement, PaillierError, Parts};
+
+/// Blocks of the table for encryptions: 256 KiB at 2,048 bits, so that it stays in a core's own cache.
+const ENCRYPTION_BLOCKS: usize = 8;
+/// Blocks of the table for proofs: 128 KiB at 2,048 bits; a third of the time of a power without one.
+const PROOF_BLOCKS: usize = 4;
 
 /// The number of bits of N.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, BorshSerialize, BorshDeserialize)]
@@ -89,6 +94,7 @@ struct Inner {
     digest: Digest,
     base_power: Vec<u64>,
     table: OnceLock<FixedBase>,
+    verification_table: OnceLock<FixedBase>,
     /// N^−1 mod 2^|N|.
     inverse: Vec<u64>,
 }
@@ -146,6 +152,7 @@ impl PublicKey {
             digest,
             base_power: expected,
             table: OnceLock::new(),
+            verification_table: OnceLock::new(),
             inverse,
             elements,
         })))
@@ -248,14 +255,19 @@ impl PublicKey {
         &self.0.inverse
     }
 
-    /// H in inner form.
-    pub(crate) fn base_power(&self) -> &[u64] {
-        &self.0.base_power
+    /// Powers of H for one encryption's randomness; made at the first use.
+    pub(crate) fn table(&self) -> &FixedBase {
+        let bits = self.size().randomness_bits();
+        self.0.table.get_or_init(|| FixedBase::new(&self.0.group, &self.0.base_power, bits, ENCRYPTION_BLOCKS))
     }
 
-    /// Powers of H for one encryption's randomness; made at the first use (2,880 multiplications, 1.5 MB at 2,048 bits).
-    pub(crate) fn table(&self) -> &FixedBase {
-        self.0.table.get_or_init(|| FixedBase::new(&self.0.group, &self.0.base_power, self.size().randomness_bits()))
+    /// Powers of v for a proof's response; made at the first use.
+    pub(crate) fn verification_table(&self) -> &FixedBase {
+        self.0.verification_table.get_or_init(|| {
+            let (group, mut base) = (&self.0.group, to_limbs(&self.0.elements.verification_base, self.0.group.limbs()));
+            group.enter(&mut group.workspace(), &mut base);
+            FixedBase::new(group, &base, 64 * DecryptionStatement::response_limbs(self), PROOF_BLOCKS)
+        })
     }
 
     /// v to the power of what a holder contributes; error if it does not know the part.

@@ -1,10 +1,10 @@
 //! Scheme `paillier`, public half: what the matcher, its twin and the clients may know (DESIGN section 4).
 //!
-//! The public key, ciphertexts and what can be computed on them, packing, multi-exponentiation, proofs that a client knows what it
-//! encrypted, and the check of a holder's partial decryption. No type here holds a share of the secret exponent; those live in
+//! The public key, ciphertexts and what can be computed on them, packing, multi-exponentiation, and the check of a holder's partial
+//! decryption. No type here holds a share of the secret exponent; those live in
 //! `veilmatch-threshold`, which this room cannot reach. No IO.
 //!
-//! **Integers.** Public integers are [`num_bigint`]'s at the interface. Secret ones ([`Plaintext`], randomness, witnesses) never pass
+//! **Integers.** Public integers are [`num_bigint`]'s at the interface. Secret ones ([`Plaintext`], randomness, shares) never pass
 //! through it: they are lists of limbs that are wiped on drop, and what is done with them takes constant time
 //! (`veilmatch_kernels::montgomery`). What takes variable time says so in its name. Not wiped: what the compiler leaves on the
 //! stack, and the intermediate values of [`Plaintext::expose_vartime`].
@@ -27,8 +27,6 @@ mod error;
 mod exponentiation;
 mod integers;
 mod key;
-mod knowledge;
-mod packing;
 mod plaintext;
 mod probe;
 mod slots;
@@ -40,13 +38,10 @@ mod tests;
 
 pub use ciphertext::Ciphertext;
 pub use decryption::{DecryptionStatement, PartialDecryption, Parts, RESPONSE_MARGIN_BITS};
-pub use encryption::{EncryptedIntegers, Witness};
 pub use error::PaillierError;
-pub use exponentiation::{PreparedBases, multi_exponentiation_vartime};
+pub use exponentiation::PreparedBases;
 pub use integers::random_limbs;
 pub use key::{KeyElements, KeySize, PublicKey};
-pub use knowledge::{KnowledgeProof, MAX_PROVEN};
-pub use packing::{MASK_BITS, MASKS, Packing, SCALE, SCORE_BITS};
 pub use plaintext::Plaintext;
-pub use probe::{EXPONENT_BITS, ProbeShare, evaluate_vartime, split_probe};
+pub use probe::{ProbeShare, evaluate_vartime};
 pub use slots::{SCALE_BITS, STATISTICAL_BITS, Slots, TORUS_BITS, centred, decision_noise};

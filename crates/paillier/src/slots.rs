@@ -76,6 +76,11 @@ pub const fn centred(residue: u32) -> i32 {
     (residue << (32 - TORUS_BITS)) as i32 >> (32 - TORUS_BITS)
 }
 
+/// Whether a number is between −2^(k−1) and 2^(k−1). Constant time.
+pub(crate) const fn is_representative(number: i32) -> bool {
+    number.unsigned_abs() <= HALF as u32
+}
+
 impl Slots {
     /// For keys of a size and vectors of a dimension.
     #[must_use]
@@ -109,7 +114,7 @@ impl Slots {
     /// [`PaillierError`] on more values than slots, a value beyond ±2^25, or a key of another size.
     pub fn pack(self, key: &PublicKey, values: &[i32]) -> Result<Plaintext, PaillierError> {
         self.check(key, values.len())?;
-        let in_range = values.iter().fold(true, |all, &v| all & (i64::from(v).abs() <= HALF));
+        let in_range = values.iter().fold(true, |all, &v| all & is_representative(v));
         if !in_range {
             return Err(PaillierError::OutOfRange { what: "value of a slot" });
         }
@@ -316,6 +321,53 @@ mod tests {
         all.sort_unstable();
         all.dedup();
         assert_eq!(all.len() as f64, count, "no mask comes twice");
+    }
+
+    /// Pitfall: a multiplicative blind shows how far a score is from the threshold. What a holder sees of a slot, its own mask
+    /// taken away, is distributed alike for the scores of the same person, of a stranger and of the opposite vector, and for the largest
+    /// and the smallest sum of shares that there can be.
+    #[test]
+    fn what_is_opened_looks_the_same_for_near_and_far() {
+        let key = &fixture().key;
+        let slots = slots(key, 512);
+        let offset = BigInt::from(1u128 << slots.offset);
+        let most = 3 * 512 * (1i128 << (2 * TORUS_BITS - 1));
+        let scores = [1 << (2 * SCALE_BITS), 0, -(1 << (2 * SCALE_BITS)), most, -most];
+        let opened = scores.map(|score| {
+            let mut seen: Vec<u128> = Vec::new();
+            while seen.len() < 2000 {
+                // Two masks that the reader does not have.
+                let [a, b] = [0, 1].map(|_| slots.draw_masks(&mut *entropy()));
+                let hidden = a.expose().iter().zip(b.expose());
+                seen.extend(hidden.map(|(a, b)| u128::try_from(&offset + score).unwrap() + a + b));
+            }
+            seen.sort_unstable();
+            seen
+        });
+        // Kolmogorov and Smirnov: a distance of 2·√(2/n) comes by chance once in 1,500.
+        let distance = |a: &[u128], b: &[u128]| {
+            let below = |of: &[u128], at: u128| of.partition_point(|v| *v <= at) as f64 / of.len() as f64;
+            a.iter().chain(b).map(|&at| (below(a, at) - below(b, at)).abs()).fold(0.0, f64::max)
+        };
+        let bound = 2.5 * (2.0f64 / 2000.0).sqrt();
+        for far in &opened[1..] {
+            assert!(distance(&opened[0], far) < bound, "{}", distance(&opened[0], far));
+            // Low bits, of which shares are made.
+            let low = |of: &[u128]| {
+                let mut low: Vec<u128> = of.iter().map(|v| v & ((1 << TORUS_BITS) - 1)).collect();
+                low.sort_unstable();
+                low
+            };
+            assert!(distance(&low(&opened[0]), &low(far)) < bound);
+        }
+        // The test sees what it looks for: masks no longer than what they hide.
+        let short = [most, -most].map(|score| {
+            let mut seen: Vec<u128> = opened[0].iter().map(|v| v % (1 << slots.offset)).collect();
+            seen.iter_mut().for_each(|v| *v = u128::try_from(&offset + score).unwrap() + *v);
+            seen.sort_unstable();
+            seen
+        });
+        assert!(distance(&short[0], &short[1]) > bound);
     }
 
     proptest! {

@@ -126,7 +126,8 @@ impl KeyShare {
             *limb |= 1 << (size % 64);
         }
         let commit = |base: &[u64]| key.group().power(&mut key.group().workspace(), base, response.expose(), size + 1);
-        let (verification, batch) = rayon::join(|| commit(&statement.verification_base()), || commit(statement.base()));
+        let (verification, batch) =
+            rayon::join(|| statement.verification_power(response.expose()), || commit(statement.base()));
         let challenge = statement.challenge(&verification, &batch);
         let product = Secret::new(limbs::product(exponent.expose(), &challenge));
         if negative {

@@ -4,11 +4,11 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use num_bigint::BigInt;
-use veilmatch_domain::{Part, Party};
+use veilmatch_domain::{Dimension, Part, Party};
 use veilmatch_kernels::montgomery::{Modular, limbs};
 use veilmatch_paillier::{
-    Ciphertext, DecryptionStatement, KeySize, Packing, PaillierError, PartialDecryption, Parts, Plaintext,
-    PreparedBases, PublicKey, RESPONSE_MARGIN_BITS, evaluate_vartime, random_limbs, split_probe,
+    Ciphertext, DecryptionStatement, KeySize, PaillierError, PartialDecryption, Parts, Plaintext, PreparedBases,
+    ProbeShare, PublicKey, RESPONSE_MARGIN_BITS, Slots, TORUS_BITS, centred, evaluate_vartime, random_limbs,
 };
 use veilmatch_secret::{Entropy, Secret, os_entropy};
 
@@ -31,7 +31,13 @@ fn share(party: Party) -> &'static KeyShare {
 }
 
 fn encrypt(key: &PublicKey, numbers: &[i32]) -> Vec<Ciphertext> {
-    key.encrypt_integers(numbers, &mut *entropy()).ciphertexts
+    let encrypt = |&n: &i32| key.encrypt(&Plaintext::from_integer(key, n.into()), &mut *entropy()).unwrap();
+    numbers.iter().map(encrypt).collect()
+}
+
+/// The value of a ciphertext moved by a number.
+fn plus(key: &PublicKey, value: &Ciphertext, number: i64) -> Ciphertext {
+    key.add_plaintext(value, &Plaintext::from_integer(key, number)).unwrap()
 }
 
 fn contribute(share: &KeyShare, parts: Parts, ciphertexts: &[Ciphertext]) -> PartialDecryption {
@@ -128,7 +134,7 @@ fn a_cheating_holder_is_named() {
     // A value is another one, values change places, all are for another plaintext.
     for k in 0..3 {
         let mut changed = good.clone();
-        changed.values[k] = key.add_constant_vartime(&good.values[k], &1.into()).unwrap();
+        changed.values[k] = plus(key, &good.values[k], 1);
         named(&changed);
     }
     let mut swapped = good.clone();
@@ -178,7 +184,8 @@ fn prove_about(
     let mut response = random_limbs(size, &mut *entropy());
     response.expose_mut().resize(DecryptionStatement::response_limbs(key), 0);
     let commit = |base: &[u64]| key.group().power(&mut key.group().workspace(), base, response.expose(), size);
-    let challenge = statement.challenge(&commit(&statement.verification_base()), &commit(statement.base()));
+    let commitments = [statement.verification_power(response.expose()), commit(statement.base())];
+    let challenge = statement.challenge(&commitments[0], &commitments[1]);
     limbs::add_assign(response.expose_mut(), &limbs::product(share.magnitude(which).expose(), &challenge));
     PartialDecryption { party: share.party(), parts, values, challenge, response: response.expose().clone() }
 }
@@ -195,11 +202,11 @@ fn a_sign_is_all_that_a_holder_can_change_and_it_changes_nothing() {
     let opened = combine(key, &ciphertexts, &[honest, negated], CONTEXT).unwrap();
     assert_eq!(numbers(key, &opened), [5, -6].map(BigInt::from));
     // Any other change is found even if the proof is made for it.
-    let shifted = key.add_constant_vartime(&good[0], &1.into()).unwrap();
+    let shifted = plus(key, &good[0], 1);
     let cheating = prove_about(share(Party::K0), 1, &ciphertexts, vec![shifted.clone(), good[1].clone()]);
     assert!(matches!(cheating.verify(key, &ciphertexts, CONTEXT), Err(PaillierError::Decryption { .. })));
     // Two changes that would cancel each other without random weights.
-    let back = key.add_constant_vartime(&good[1], &(-1).into()).unwrap();
+    let back = plus(key, &good[1], -1);
     let cheating = prove_about(share(Party::K0), 1, &ciphertexts, vec![shifted, back]);
     assert!(matches!(cheating.verify(key, &ciphertexts, CONTEXT), Err(PaillierError::Decryption { .. })));
 }
@@ -379,73 +386,54 @@ fn secrets_are_redacted() {
     assert!(!text.contains(&format!("{digits}")) && !text.contains(&format!("{digits:x}")));
 }
 
-/// A query from the client's coordinates to the holders' shares of scores: what the services will do.
+/// From residues of templates and of a probe to what the holders open: what the services do.
 #[test]
 fn a_whole_query() {
     let Dealt { key, .. } = dealt();
-    let packing = Packing::new(key.size());
-    let (dimension, people) = (5usize, 31usize);
-    let template =
-        |t: usize| -> Vec<i32> { (0..dimension).map(|j| [915, -915, 40 * t as i32 - 600][(t + j) % 3]).collect() };
+    let (dimension, people) = (16usize, 19usize);
+    let slots = Slots::new(key.size(), Dimension::new(dimension).unwrap());
+    let residue = |v: u32| v & ((1 << TORUS_BITS) - 1);
+    let mut random = entropy();
+    let mut numbers = |count: usize| -> Vec<u32> { (0..count).map(|_| residue(random.next_u32())).collect() };
+    // Part by part, as the holders encrypt them.
+    let parts: Vec<Vec<Vec<u32>>> = Party::ALL.map(|_| (0..people).map(|_| numbers(dimension)).collect()).to_vec();
     let columns: Vec<Ciphertext> = (0..dimension)
         .map(|j| {
-            packing.place_all(key, &encrypt(key, &(0..people).map(|t| template(t)[j]).collect::<Vec<_>>())).unwrap()
+            let encrypted = parts.iter().map(|part| {
+                let column: Vec<i32> = part.iter().map(|template| centred(template[j])).collect();
+                key.encrypt(&slots.pack(key, &column).unwrap(), &mut *entropy()).unwrap()
+            });
+            encrypted.reduce(|a, b| key.add(&a, &b).unwrap()).unwrap()
         })
         .collect();
-    let group = PreparedBases::new(key, &columns, 1 << 16).unwrap();
-    // The first person again, and its negative: the highest and the lowest score that there can be.
-    for sign in [1, -1] {
-        let probe: Vec<i32> = template(0).iter().map(|x| sign * x).collect();
-        let shares = split_probe(&probe, &mut *entropy()).unwrap();
-        let [a, b] = shares.map(|share| evaluate_vartime(&[&group], &share, &mut *entropy()).unwrap().remove(0));
-        let mut score = key.add_plaintext(&key.add(&a, &b).unwrap(), &packing.offset(key).unwrap()).unwrap();
-        let mut masks = Vec::new();
-        for _ in Party::ALL {
-            let fresh = random_limbs(64 * packing.slots(), &mut *entropy());
-            let plaintext = packing.masks(key, fresh.expose()).unwrap();
-            score = key.rerandomise(&key.add_plaintext(&score, &plaintext).unwrap(), &mut *entropy()).unwrap();
-            masks.push(fresh);
-        }
-        let batch = [score];
-        let contributions = [
-            contribute(share(Party::K1), Parts::Both, &batch),
-            contribute(share(Party::K0), Parts::One(Part::ALL[0]), &batch),
-        ];
-        let opened = combine(key, &batch, &contributions, CONTEXT).unwrap().remove(0);
-        let slots = packing.unpack(&opened).unwrap();
-        for t in 0..people {
-            let masked = slots.expose()[t];
-            let sum: u128 = masks.iter().map(|m| u128::from(m.expose()[t])).sum();
-            let score: i64 = template(t).iter().zip(&probe).map(|(x, p)| i64::from(*x) * i64::from(*p)).sum();
-            assert_eq!((masked - sum) as i64 - (1 << 23), score, "slot {t}");
-        }
+    let group = PreparedBases::new(key, &columns, 0).unwrap();
+    let shares = [numbers(dimension), numbers(dimension)];
+    let evaluated = shares.each_ref().map(|share| {
+        let share = ProbeShare::new(Secret::new(share.iter().copied().map(centred).collect())).unwrap();
+        evaluate_vartime(&[&group], &share, &mut *entropy()).unwrap().remove(0)
+    });
+    let [a, b] = &evaluated;
+    let mut score = key.add_plaintext(&key.add(a, b).unwrap(), &slots.offset(key).unwrap()).unwrap();
+    let mut masks = Vec::new();
+    for _ in Party::ALL {
+        let fresh = slots.draw_masks(&mut *entropy());
+        let encrypted = key.encrypt(&slots.masks(key, &fresh).unwrap(), &mut *entropy()).unwrap();
+        score = key.add(&score, &encrypted).unwrap();
+        masks.push(fresh);
     }
-}
-
-#[test]
-fn what_is_opened_looks_the_same_for_near_and_far() {
-    // Pitfall: multiplicative blinding shows |x − y|. Additive masks of 64 bits: the opened slots of the largest and of the smallest
-    // score fall on both sides of the middle alike, and none of them repeats.
-    let Dealt { key, .. } = dealt();
-    let packing = Packing::new(key.size());
-    let middle = 3u128 << 63;
-    let mut seen = std::collections::HashSet::new();
-    for score in [(1 << 23) - 1, 1 - (1 << 23)] {
-        let (mut above, mut all) = (0, 0);
-        for _ in 0..40 {
-            let mut sum = packing.pack(key, &[score; 31]).unwrap().expose_signed_vartime(key)
-                + packing.offset(key).unwrap().expose_signed_vartime(key);
-            for _ in 0..3 {
-                let fresh = random_limbs(64 * packing.slots(), &mut *entropy());
-                sum += packing.masks(key, fresh.expose()).unwrap().expose_signed_vartime(key);
-            }
-            let slots = packing.unpack(&Plaintext::from_public_vartime(key, &sum)).unwrap();
-            above += slots.expose().iter().filter(|&&slot| slot > middle).count();
-            all += slots.expose().len();
-            assert!(slots.expose().iter().all(|&slot| seen.insert(slot)));
-        }
-        // 1,240 slots, half of them expected: five standard deviations are 88.
-        assert!(above.abs_diff(all / 2) < 100, "{above} of {all}");
+    let batch = [score];
+    let contributions = [
+        contribute(share(Party::K1), Parts::Both, &batch),
+        contribute(share(Party::K0), Parts::One(Part::ALL[0]), &batch),
+    ];
+    let opened = combine(key, &batch, &contributions, CONTEXT).unwrap().remove(0);
+    let opened = slots.open(&opened).unwrap();
+    for t in 0..people {
+        let masked = masks.iter().fold(opened.expose()[t], |rest, m| rest.wrapping_sub(m.expose()[t] as u32));
+        let template = |j: usize| parts.iter().fold(0u32, |sum, part| sum.wrapping_add(part[t][j]));
+        let probe = |j: usize| shares.iter().fold(0u32, |sum, share| sum.wrapping_add(share[j]));
+        let score = (0..dimension).fold(0u32, |sum, j| sum.wrapping_add(template(j).wrapping_mul(probe(j))));
+        assert_eq!(residue(masked), residue(score), "slot {t}");
     }
 }
 

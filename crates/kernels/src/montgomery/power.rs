@@ -7,26 +7,29 @@ use super::{BLOCK, Workspace};
 /// Bits of a window. A look-up reads all 32 entries: at 64 limbs that is 16 KiB, an eighth of a multiplication.
 const WINDOW: usize = 5;
 const ENTRIES: usize = 1 << WINDOW;
+/// Rows of a fixed base's comb.
+const TEETH: usize = 6;
+const FIXED_ENTRIES: usize = 1 << TEETH;
 
 /// Entry `index` of a table of residues. Reads all of it.
-fn look_up(table: &[u64], index: usize, out: &mut [u64]) {
+fn look_up<const ENTRIES: usize>(table: &[u64], index: usize, out: &mut [u64]) {
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("avx2") {
         // SAFETY: AVX2 is there.
-        return unsafe { look_up_avx2(table, index, out) };
+        return unsafe { look_up_avx2::<ENTRIES>(table, index, out) };
     }
-    look_up_blocks(table, index, out);
+    look_up_blocks::<ENTRIES>(table, index, out);
 }
 
 /// The same, compiled for wider registers.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
-fn look_up_avx2(table: &[u64], index: usize, out: &mut [u64]) {
-    look_up_blocks(table, index, out);
+fn look_up_avx2<const ENTRIES: usize>(table: &[u64], index: usize, out: &mut [u64]) {
+    look_up_blocks::<ENTRIES>(table, index, out);
 }
 
 #[inline(always)]
-fn look_up_blocks(table: &[u64], index: usize, out: &mut [u64]) {
+fn look_up_blocks<const ENTRIES: usize>(table: &[u64], index: usize, out: &mut [u64]) {
     let limbs = out.len();
     assert!(table.len() == ENTRIES * limbs && limbs.is_multiple_of(BLOCK), "whole entries of whole blocks");
     let mut masks = [0; ENTRIES];
@@ -102,7 +105,7 @@ pub trait Modular: Sync {
                     self.square_assign(work, &mut power);
                 }
             }
-            look_up(&table, window(exponent, at * WINDOW), &mut entry);
+            look_up::<ENTRIES>(&table, window(exponent, at * WINDOW), &mut entry);
             self.multiply_assign(work, &mut power, &entry);
         }
         power
@@ -154,48 +157,79 @@ fn power_windows_vartime<M: Modular + ?Sized>(
     power
 }
 
-/// Powers of one base, for exponents of up to a number of bits: a multiplication for every five bits and no squaring.
+/// Powers of one base, for exponents of up to a number of bits: a multiplication for every six bits, and few squarings or none (the comb
+/// of Lim and Lee).
+///
+/// The exponent is six rows of a bits, each cut into k blocks of b = ⌈a/k⌉; for every block there is a table of the products
+/// of the six powers base^(2^(a·row + b·block)). Column by column of a block, from the highest, its six bits choose from its
+/// table: a multiplications and b − 1 squarings.
 #[derive(Clone)]
 pub struct FixedBase {
-    /// For every window of the exponent the 32 powers that it may ask for, in inner form.
+    /// For every block the 64 products that a column may ask for, in inner form.
     table: Vec<u64>,
-    windows: usize,
+    /// a.
+    columns: usize,
+    /// b.
+    per_block: usize,
 }
 
 impl FixedBase {
-    /// The table of a base in inner form; 32·⌈bits/5⌉ residues.
+    /// The tables of a base in inner form, 64 residues for each of at most `blocks` blocks; as many blocks as columns, ⌈bits/6⌉, spare
+    /// all squarings.
     #[must_use]
-    pub fn new<M: Modular + ?Sized>(modulus: &M, base: &[u64], bits: usize) -> Self {
-        let (limbs, windows) = (modulus.limbs(), bits.div_ceil(WINDOW));
+    pub fn new<M: Modular + ?Sized>(modulus: &M, base: &[u64], bits: usize, blocks: usize) -> Self {
+        let limbs = modulus.limbs();
+        let columns = bits.div_ceil(TEETH).max(1);
+        let per_block = columns.div_ceil(blocks.max(1));
+        let blocks = columns.div_ceil(per_block);
         let mut work = modulus.workspace();
-        let mut table = vec![0; windows * ENTRIES * limbs];
-        let mut step = base.to_vec();
-        for window in table.chunks_exact_mut(ENTRIES * limbs) {
-            window[..limbs].copy_from_slice(modulus.one());
-            for i in 1..ENTRIES {
-                let (before, entry) = window.split_at_mut(i * limbs);
-                modulus.multiply(&mut work, &mut entry[..limbs], &before[(i - 1) * limbs..], &step);
+        let mut table = vec![0; blocks * FIXED_ENTRIES * limbs];
+        let mut power = base.to_vec();
+        for tooth in 0..TEETH {
+            for column in 0..columns {
+                if column % per_block == 0 {
+                    // Entries whose highest bit is this tooth's: the power alone, and times what is below.
+                    let start = column / per_block * FIXED_ENTRIES;
+                    let entries = &mut table[start * limbs..(start + FIXED_ENTRIES) * limbs];
+                    if tooth == 0 {
+                        entries[..limbs].copy_from_slice(modulus.one());
+                    }
+                    let (below, above) = entries.split_at_mut(limbs << tooth);
+                    for (below, entry) in below.chunks_exact(limbs).zip(above.chunks_exact_mut(limbs)) {
+                        modulus.multiply(&mut work, entry, below, &power);
+                    }
+                }
+                modulus.square_assign(&mut work, &mut power);
             }
-            modulus.multiply_assign(&mut work, &mut step, &window[(ENTRIES - 1) * limbs..]);
         }
-        Self { table, windows }
+        Self { table, columns, per_block }
     }
 
     /// The number of bits an exponent may have.
     #[must_use]
     pub fn bits(&self) -> usize {
-        self.windows * WINDOW
+        self.columns * TEETH
     }
 
     /// base^exponent in inner form, in constant time. Bits of the exponent behind [`FixedBase::bits`] are not looked at.
     #[must_use]
     pub fn power<M: Modular + ?Sized>(&self, modulus: &M, work: &mut Workspace, exponent: &[u64]) -> Vec<u64> {
         let limbs = modulus.limbs();
+        let bit = |at: usize| exponent.get(at / 64).map_or(0, |limb| (limb >> (at % 64)) as usize & 1);
         let mut entry = Zeroizing::new(vec![0; limbs]);
         let mut power = modulus.one().to_vec();
-        for (i, table) in self.table.chunks_exact(ENTRIES * limbs).enumerate() {
-            look_up(table, window(exponent, i * WINDOW), &mut entry);
-            modulus.multiply_assign(work, &mut power, &entry);
+        for at in (0..self.per_block).rev() {
+            if at + 1 < self.per_block {
+                modulus.square_assign(work, &mut power);
+            }
+            for (block, table) in self.table.chunks_exact(FIXED_ENTRIES * limbs).enumerate() {
+                let column = block * self.per_block + at;
+                if column < self.columns {
+                    let index = (0..TEETH).fold(0, |all, tooth| all | bit(tooth * self.columns + column) << tooth);
+                    look_up::<FIXED_ENTRIES>(table, index, &mut entry);
+                    modulus.multiply_assign(work, &mut power, &entry);
+                }
+            }
         }
         power
     }

@@ -124,12 +124,16 @@ proptest! {
             let mut work = modulus.workspace();
             let mut base = a.clone();
             modulus.enter(&mut work, &mut base);
-            let fixed = FixedBase::new(&modulus, &base, 64 * exponent.len());
-            for mut power in [
+            let mut powers = vec![
                 modulus.power(&mut work, &base, &exponent, 64 * exponent.len()),
                 modulus.power_vartime(&base, &exponent),
-                fixed.power(&modulus, &mut work, &exponent),
-            ] {
+            ];
+            for blocks in [1, 2, 5, 1000] {
+                let fixed = FixedBase::new(&modulus, &base, 64 * exponent.len(), blocks);
+                prop_assert!(fixed.bits() >= 64 * exponent.len());
+                powers.push(fixed.power(&modulus, &mut work, &exponent));
+            }
+            for mut power in powers {
                 modulus.leave(&mut work, &mut power);
                 prop_assert_eq!(&big(&power), &expected);
             }

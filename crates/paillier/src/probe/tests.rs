@@ -1,97 +1,67 @@
-use borsh::BorshDeserialize;
+use num_bigint::BigInt;
+use veilmatch_domain::Dimension;
 
 use super::*;
 use crate::fixtures::{entropy, fixture};
-use crate::{Packing, SCALE};
+use crate::{Slots, TORUS_BITS, centred};
 
-#[test]
-fn shares_add_up_and_stay_in_range() {
-    let probe: Vec<i32> = (0..1024).map(|j| [0, 4095, -4095, j][j as usize % 4]).collect();
-    let [first, second] = split_probe(&probe, &mut *entropy()).unwrap();
-    for (j, &coordinate) in probe.iter().enumerate() {
-        let (a, b) = (first.expose()[j], second.expose()[j]);
-        assert_eq!(a + b, i128::from(coordinate));
-        assert!(a.unsigned_abs() <= 1 << (SHARE_BITS - 1));
-        assert!(b.unsigned_abs() >> EXPONENT_BITS == 0);
-    }
-    // A short mask would show: at full width half of the shares use the highest bit but one, and both signs are there.
-    for share in [&first, &second] {
-        let wide = share.expose().iter().filter(|e| e.unsigned_abs() >> (SHARE_BITS - 2) != 0).count();
-        let negative = share.expose().iter().filter(|e| **e < 0).count();
-        assert!((350..674).contains(&wide), "{wide}");
-        assert!((350..674).contains(&negative), "{negative}");
-    }
+const HALF: i32 = 1 << (TORUS_BITS - 1);
+
+fn share(coordinates: &[i32]) -> Result<ProbeShare, PaillierError> {
+    ProbeShare::new(Secret::new(coordinates.to_vec()))
 }
 
 #[test]
-fn masks_are_fresh() {
-    let splits: Vec<_> = (0..4).map(|_| split_probe(&[7; 8], &mut *entropy()).unwrap()).collect();
-    let all: std::collections::HashSet<i128> =
-        splits.iter().flatten().flat_map(|share| share.expose().iter().copied()).collect();
-    assert_eq!(all.len(), 4 * 2 * 8);
-}
-
-#[test]
-fn the_hiding_is_at_least_80_bits() {
-    // Coordinates differ by less than 2^13; so many of them; a uniform interval of 2^SHARE_BITS.
-    let moved = (2 * COORDINATE_BOUND).ilog2() + MAX_COORDINATES.ilog2();
-    assert!(SHARE_BITS as u32 - moved >= 80);
-    assert!(i64::from(COORDINATE_BOUND).pow(2) >= 2 * i64::from(SCALE).pow(2));
-}
-
-#[test]
-fn what_is_no_probe_is_refused() {
-    for bad in [4096, -4096, i32::MAX, i32::MIN] {
-        assert!(matches!(split_probe(&[0, bad], &mut *entropy()), Err(PaillierError::OutOfRange { .. })));
+fn what_is_no_representative_is_refused() {
+    assert!(share(&[HALF, -HALF, 0]).is_ok());
+    for bad in [HALF + 1, -HALF - 1, i32::MAX, i32::MIN] {
+        assert_eq!(share(&[0, bad]).unwrap_err(), PaillierError::OutOfRange { what: "share of a probe" });
     }
-    assert!(matches!(split_probe(&[0; 1025], &mut *entropy()), Err(PaillierError::Count { .. })));
-    assert!(ProbeShare::new(vec![(1 << EXPONENT_BITS) - 1, 1 - (1 << EXPONENT_BITS)]).is_ok());
-    for bad in [1 << EXPONENT_BITS, -(1 << EXPONENT_BITS), i128::MAX, i128::MIN] {
-        assert!(matches!(ProbeShare::new(vec![bad]), Err(PaillierError::OutOfRange { .. })));
-    }
-    assert!(matches!(ProbeShare::new(vec![0; 1025]), Err(PaillierError::Count { .. })));
+    let every_bit = (0..1 << 10).map(|i: u32| centred(i << 16 | 0xffff)).collect::<Vec<_>>();
+    assert!(share(&every_bit).is_ok(), "what `centred` gives always fits");
 }
 
-#[test]
-fn a_share_comes_back_from_its_bytes() {
-    let [share, _] = split_probe(&[1, -2, 3], &mut *entropy()).unwrap();
-    let bytes = borsh::to_vec(&share).unwrap();
-    assert_eq!(bytes.len(), 4 + 3 * 16);
-    assert_eq!(ProbeShare::try_from_slice(&bytes).unwrap().expose(), share.expose());
-    assert!(ProbeShare::try_from_slice(&bytes[..bytes.len() - 1]).is_err());
-    assert!(ProbeShare::try_from_slice(&borsh::to_vec(&vec![i128::MAX]).unwrap()).is_err());
+/// Numbers from nowhere.
+fn residues(seed: u32) -> impl Iterator<Item = u32> {
+    (1u32..).map(move |i| i.wrapping_mul(0x9e37_79b9).wrapping_add(seed).wrapping_mul(0x85eb_ca6b) >> (32 - TORUS_BITS))
 }
 
 #[test]
 fn two_evaluators_together_encrypt_the_scores() {
     let (f, key) = (fixture(), &fixture().key);
-    let packing = Packing::new(key.size());
-    let dimension = 6usize;
-    // Coordinates at both ends of what is admissible, and in between.
-    let template = |t: usize| -> Vec<i32> { (0..dimension).map(|j| [836, -836, 4 - t as i32][(t + j) % 3]).collect() };
-    let probe: Vec<i32> = (0..dimension).map(|j| if j % 2 == 0 { 836 } else { -835 }).collect();
-    let group = |count: usize| -> PreparedBases {
-        let columns: Vec<Ciphertext> = (0..dimension)
-            .map(|j| {
-                let column: Vec<i32> = (0..count).map(|t| template(t)[j]).collect();
-                packing.place_all(key, &key.encrypt_integers(&column, &mut *entropy()).ciphertexts).unwrap()
-            })
-            .collect();
-        PreparedBases::new(key, &columns, 0).unwrap()
+    let (dimension, residue) = (16usize, |v: u32| v & ((1 << TORUS_BITS) - 1));
+    let slots = Slots::new(key.size(), Dimension::new(dimension).unwrap());
+    let probe: Vec<u32> = residues(1).take(dimension).collect();
+    let first: Vec<u32> = residues(2).take(dimension).collect();
+    let second: Vec<u32> = probe.iter().zip(&first).map(|(p, a)| residue(p.wrapping_sub(*a))).collect();
+    let shares = [first, second].map(|of| share(&of.into_iter().map(centred).collect::<Vec<_>>()).unwrap());
+    let template = |t: usize| residues(10 + t as u32).take(dimension);
+    let group = |count: usize, memory| {
+        let columns: Vec<Vec<i32>> =
+            (0..dimension).map(|j| (0..count).map(|t| centred(template(t).nth(j).unwrap())).collect()).collect();
+        let encrypt = |column: &Vec<i32>| key.encrypt(&slots.pack(key, column).unwrap(), &mut *entropy()).unwrap();
+        PreparedBases::new(key, &columns.iter().map(encrypt).collect::<Vec<_>>(), memory).unwrap()
     };
-    let groups = [group(31), group(2)];
+    let level = PreparedBases::level_bytes(key, dimension);
+    // Groups with different plans.
+    let groups = [group(slots.count(), 0), group(2, 4 * level)];
+    assert_ne!(groups[0].window(), groups[1].window());
     let groups: Vec<&PreparedBases> = groups.iter().collect();
-    let [first, second] = split_probe(&probe, &mut *entropy()).unwrap();
-    let evaluate = |share| evaluate_vartime(&groups, share, &mut *entropy()).unwrap();
-    for (i, (a, b)) in evaluate(&first).iter().zip(&evaluate(&second)).enumerate() {
-        let scores: Vec<i64> = (0..[31, 2][i])
-            .map(|t| template(t).iter().zip(&probe).map(|(x, p)| i64::from(*x) * i64::from(*p)).sum())
-            .collect();
-        let expected = packing.pack(key, &scores).unwrap().expose_signed_vartime(key);
-        assert_eq!(f.decrypt(&key.add(a, b).unwrap()), expected);
+    let [a, b] = shares.each_ref().map(|share| evaluate_vartime(&groups, share, &mut *entropy()).unwrap());
+    for ((a, b), count) in a.iter().zip(&b).zip([slots.count(), 2]) {
+        let sum = f.decrypt(&key.add(a, b).unwrap()) + slots.offset(key).unwrap().expose_signed_vartime(key);
+        let opened = slots.open(&crate::Plaintext::from_public_vartime(key, &sum)).unwrap();
+        let score = |t| template(t).zip(&probe).fold(0, |sum: u32, (x, p)| sum.wrapping_add(x.wrapping_mul(*p)));
+        let expected: Vec<u32> = (0..slots.count()).map(|t| if t < count { residue(score(t)) } else { 0 }).collect();
+        assert_eq!(*opened.expose(), expected);
     }
-    // Fresh randomness every time.
-    assert_ne!(evaluate(&first), evaluate(&first));
-    let short = ProbeShare::new(vec![1; 5]).unwrap();
+    // One share alone is another linear function, and there is fresh randomness in every ciphertext.
+    assert_ne!(f.decrypt(&a[0]), BigInt::ZERO);
+    let again = evaluate_vartime(&groups, &shares[0], &mut *entropy()).unwrap();
+    for (a, again) in a.iter().zip(&again) {
+        assert_ne!(a, again);
+        assert_eq!(f.decrypt(a), f.decrypt(again));
+    }
+    let short = share(&[1; 5]).unwrap();
     assert!(matches!(evaluate_vartime(&groups, &short, &mut *entropy()), Err(PaillierError::Count { .. })));
 }
