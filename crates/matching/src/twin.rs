@@ -202,4 +202,11 @@ impl TwinWork {
             Err(error) => FromTwin::Refused { session, refusal: error.refusal() },
         })
     }
+
+    /// Does nothing, because `limit` evaluations are under way already; the result is a message to the matcher.
+    #[must_use]
+    pub fn refuse(self, limit: usize) -> Option<Vec<u8>> {
+        let refusal = MatcherError::Busy { limit }.refusal();
+        encoded(&FromTwin::Refused { session: self.session, refusal })
+    }
 }
