@@ -28,3 +28,24 @@ fn enrol_verify_identify_erase() {
     assert_eq!(cluster.ask(&probe, query(Decision::Best, 0.4)), Ok(Outcome::Best(Some(subject(9)))));
     assert_eq!(cluster.take_failures(), []);
 }
+
+#[test]
+fn a_twin_that_is_gone_is_named_at_once_and_comes_back_with_nothing() {
+    let mut rng = rng(2);
+    let mut cluster = paillier_cluster(64, 2);
+    let people: Vec<_> = (0..3).map(|i| (subject(i), random_unit(64, &mut rng))).collect();
+    cluster.enroll(&people, &mut |_| {}).unwrap();
+    let ask = query(Decision::Best, 0.4);
+    let probe = at_cosine(&people[1].1, 0.7, &mut rng);
+    assert_eq!(cluster.ask(&probe, ask.clone()), Ok(Outcome::Best(Some(subject(1)))));
+    cluster.lose_twin();
+    let refused = cluster.ask(&probe, ask.clone()).unwrap_err();
+    let text = format!("{refused:?}");
+    assert!(text.contains("unreachable") && text.contains("Twin"), "{text}");
+    // Enrolment does not need it.
+    let newcomer = (subject(3), random_unit(64, &mut rng));
+    assert_eq!(cluster.enroll(std::slice::from_ref(&newcomer), &mut |_| {}).unwrap(), [Verdict::Accepted]);
+    cluster.restart_twin();
+    let probe = at_cosine(&newcomer.1, 0.7, &mut rng);
+    assert_eq!(cluster.ask(&probe, ask), Ok(Outcome::Best(Some(subject(3)))));
+}

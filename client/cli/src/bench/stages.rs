@@ -219,7 +219,7 @@ impl QueryCost {
                         (true, false) => cost.comparison += ms / 3.0,
                     }
                 }
-                Act::Message { to: Address::Client, .. } => {}
+                Act::Message { to: Address::Client | Address::Twin, .. } => {}
             }
         }
         cost

@@ -123,6 +123,13 @@ mod tests {
     }
 
     #[test]
+    fn what_is_deployed_can_be_used() {
+        let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy");
+        let config = TwinConfig::load(&deploy.join("systemd/twin.toml")).unwrap();
+        assert!(config.listen.port() == 7441 && matches!(config.transport, Transport::Tls(_)));
+    }
+
+    #[test]
     fn unknown_keys_and_bad_values_are_named() {
         let broken = |from: &str, to: &str| {
             assert!(SAMPLE.contains(from), "{from}");
