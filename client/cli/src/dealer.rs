@@ -17,6 +17,7 @@ use veilmatch_threshold::{Dealer, Dealt};
 use veilmatch_transport::{write_new_private, write_public};
 
 use crate::exit::CliError;
+use crate::local::DeploymentError;
 use crate::report::{self, Progress, Report};
 
 pub(crate) const EXAMPLES: &str = "\
@@ -75,6 +76,23 @@ impl Explain for WrongCards {
     }
 }
 
+/// A result of an earlier ceremony would be overwritten.
+#[derive(Debug, thiserror::Error)]
+#[error("{} exists already", .0.display())]
+struct Exists(PathBuf);
+
+impl Explain for Exists {
+    fn code(&self) -> &'static str {
+        "file-exists"
+    }
+    fn status(&self) -> Status {
+        Status::AlreadyExists
+    }
+    fn advice(&self) -> &'static str {
+        "choose another folder with --out: a ceremony makes another key each time"
+    }
+}
+
 #[derive(Serialize)]
 struct Made {
     parameters: &'static str,
@@ -127,13 +145,13 @@ pub fn run(arguments: &DealerArguments, json: bool, progress: &Progress) -> Resu
         }
         cards.push(card);
     }
-    std::fs::create_dir_all(&arguments.out).map_err(CliError::Output)?;
+    std::fs::create_dir_all(&arguments.out)
+        .map_err(|e| CliError::protocol(DeploymentError::Folder { path: arguments.out.clone(), kind: e.kind() }))?;
     let path = |name: &str| arguments.out.join(name);
     let names = Party::ALL.map(|party| format!("k{}.share", party.index()));
     for name in names.iter().map(String::as_str).chain(["paillier.pub"]) {
         if path(name).exists() {
-            let error = std::io::Error::new(std::io::ErrorKind::AlreadyExists, path(name).display().to_string());
-            return Err(CliError::Output(error));
+            return Err(CliError::Arguments(Box::new(Exists(path(name)))));
         }
     }
     let dealt = deal(arguments.bits, progress)?;
@@ -213,5 +231,13 @@ mod tests {
             let error = run(&arguments, false, &Progress::hidden()).unwrap_err();
             assert_eq!((error.reason(), error.exit_code(), out.exists()), ("wrong-cards", 2, false));
         }
+        let out = folder.path().join("used");
+        std::fs::create_dir(&out).unwrap();
+        std::fs::write(out.join("k2.share"), b"of an earlier ceremony").unwrap();
+        let cards = vec![k0, k1, k2];
+        let arguments = DealerArguments { bits: KeySize::Bits2048, cards, out: out.clone(), json: false };
+        let error = run(&arguments, false, &Progress::hidden()).unwrap_err();
+        assert_eq!((error.reason(), error.exit_code()), ("file-exists", 2));
+        assert_eq!(std::fs::read_dir(&out).unwrap().count(), 1);
     }
 }

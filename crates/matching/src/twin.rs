@@ -7,6 +7,7 @@
 //! Who sees what: ciphertexts, and its own share of every probe, which comes from the holders and never through the matcher.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use veilmatch_domain::{CollectionId, GroupId, Party, Revision, SessionId};
 use veilmatch_glwe::{FromHolder, FromTwin, ToTwin};
@@ -18,10 +19,13 @@ use crate::evaluation::{Addends, Evaluator, Packed, to_words};
 /// Sessions that may be open. The oldest gives way: what is left of one that never completes must not stand in the way.
 const MAX_SESSIONS: usize = 256;
 
+/// A group's revision, and its ciphertexts as words.
+type Held = (Revision, Arc<Vec<u32>>);
+
 /// A twin.
 pub struct Twin {
     evaluator: Evaluator,
-    groups: BTreeMap<(CollectionId, GroupId), (Revision, std::sync::Arc<Vec<u32>>)>,
+    groups: BTreeMap<(CollectionId, GroupId), Held>,
     sessions: BTreeMap<SessionId, Session>,
     /// Open sessions, oldest first.
     order: VecDeque<SessionId>,
@@ -49,7 +53,7 @@ pub struct TwinWork {
     session: SessionId,
     evaluator: Evaluator,
     collection: CollectionId,
-    groups: Vec<(GroupId, Revision, std::sync::Arc<Vec<u32>>)>,
+    groups: Vec<(GroupId, Revision, Arc<Vec<u32>>)>,
     share: ProbeShare,
 }
 
@@ -95,7 +99,7 @@ impl Twin {
                 }
             }
             Ok(ToTwin::Hold { collection, group, revision, ciphertexts }) => {
-                let words = std::sync::Arc::new(to_words(&ciphertexts));
+                let words = Arc::new(to_words(&ciphertexts));
                 self.groups.insert((collection.clone(), group), (revision, words));
                 for session in self.order.clone() {
                     let waits = self.sessions.get_mut(&session).is_some_and(|open| {
@@ -158,8 +162,7 @@ impl Twin {
         let Some((collection, asked)) = &open.asked else { return };
         let held = |(group, revision): &(GroupId, Revision)| {
             let held = self.groups.get(&(collection.clone(), *group));
-            held.filter(|(held, _)| held == revision)
-                .map(|(_, words)| (*group, *revision, std::sync::Arc::clone(words)))
+            held.filter(|(held, _)| held == revision).map(|(_, words)| (*group, *revision, Arc::clone(words)))
         };
         let missing: Vec<(GroupId, Revision)> = asked.iter().filter(|named| held(named).is_none()).copied().collect();
         if !missing.is_empty() {
