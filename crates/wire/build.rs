@@ -5,7 +5,12 @@ use std::{env, error::Error, fs, path::PathBuf};
 use prost::Message as _;
 
 const ROOT: &str = "../../proto";
-const FILES: [&str; 3] = ["veilmatch/v1/types.proto", "veilmatch/v1/matcher.proto", "veilmatch/v1/keyholder.proto"];
+const FILES: [&str; 4] = [
+    "veilmatch/v1/types.proto",
+    "veilmatch/v1/matcher.proto",
+    "veilmatch/v1/twin.proto",
+    "veilmatch/v1/keyholder.proto",
+];
 
 fn main() -> Result<(), Box<dyn Error>> {
     for file in FILES {

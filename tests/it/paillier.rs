@@ -424,3 +424,28 @@ fn a_network_that_deviates() {
         }
     }
 }
+
+#[test]
+fn a_twin_that_is_gone_is_named_at_once_and_comes_back_with_nothing() {
+    let mut rng = veilmatch_tests::rng(2);
+    let mut scene = Scene::paillier(12);
+    let people: Vec<_> = (0..3).map(|_| scene.person()).collect();
+    let newcomer = scene.person();
+    let cluster = &mut scene.cluster;
+    cluster.enroll(&people, &mut |_| {}).unwrap();
+    let ask = query(Decision::Best, 0.4);
+    let probe = at_cosine(&people[1].1, 0.7, &mut rng);
+    assert_eq!(cluster.ask(&probe, ask.clone()), Ok(Outcome::Best(Some(people[1].0.clone()))));
+    cluster.lose_twin();
+    let refused = cluster.ask(&probe, ask.clone()).unwrap_err();
+    let text = format!("{refused:?}");
+    assert!(text.contains("unreachable") && text.contains("Twin"), "{text}");
+    // Enrolment does not need it.
+    assert_eq!(
+        cluster.enroll(std::slice::from_ref(&newcomer), &mut |_| {}).unwrap(),
+        [veilmatch_glwe::Verdict::Accepted]
+    );
+    cluster.restart_twin();
+    let probe = at_cosine(&newcomer.1, 0.7, &mut rng);
+    assert_eq!(cluster.ask(&probe, ask), Ok(Outcome::Best(Some(newcomer.0.clone()))));
+}

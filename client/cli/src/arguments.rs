@@ -8,6 +8,7 @@ use veilmatch_paillier::KeySize;
 
 use crate::bench::Bench;
 use crate::calibrate::{self, CalibrateArguments};
+use crate::dealer::{self, DealerArguments};
 use crate::engine::Scheme;
 use crate::network::Network;
 use crate::rotation::RotationCommand;
@@ -47,6 +48,7 @@ Examples:
   veilmatch up
   veilmatch up --dir vm --collection staff --dim 256
   veilmatch up --dir vm --base-port 9440 --json
+  veilmatch up --dir vm --scheme paillier --collection vault --dim 128
 
 It runs until Ctrl-C or SIGTERM, and starts again what ends by itself. The
 folder's veilmatch.toml is a profile: export VEILMATCH_PROFILE=FOLDER/veilmatch.toml";
@@ -86,6 +88,9 @@ pub enum Command {
     /// registers a client; later starts use what is there. For development and tests: all parties run under one user.
     #[command(after_help = UP_EXAMPLES)]
     Up(UpArguments),
+    /// Make a threshold key of the scheme `paillier`: a public key, and a sealed share for each key holder
+    #[command(after_help = dealer::EXAMPLES)]
+    Dealer(DealerArguments),
     /// Certificates of a deployment: an authority, and certificates for parties, clients and operators
     Pki {
         /// What to make.
@@ -130,9 +135,16 @@ pub struct UpArguments {
     /// The deployment's folder; made if it is not there
     #[arg(long, value_name = "FOLDER", default_value = "veilmatch-local")]
     pub dir: PathBuf,
-    /// First of eight ports in a row on 127.0.0.1, for a new deployment
+    /// First of ten ports in a row on 127.0.0.1, for a new deployment
     #[arg(long, value_name = "PORT", default_value_t = 7440, value_parser = clap::value_parser!(u16).range(1024..=65_000))]
     pub base_port: u16,
+    /// Scheme of that collection: `glwe`, or `paillier`, for which the twin runs too. The first time, the dealer's ceremony is held in
+    /// this process: seconds at 2048 bits, up to minutes at 3072
+    #[arg(long, value_name = "NAME", default_value_t = SchemeName::Glwe)]
+    pub scheme: SchemeName,
+    /// Bits of the key of the scheme `paillier` if there is none yet: 2048 or 3072
+    #[arg(long, value_name = "N", default_value = "2048", value_parser = dealer::key_size)]
+    pub key_bits: KeySize,
     /// Create this collection if it is not there, with the standard policy
     #[arg(long, value_name = "NAME")]
     pub collection: Option<CollectionId>,
@@ -166,6 +178,8 @@ pub enum ServeParty {
     K2,
     /// The matcher.
     Matcher,
+    /// The matcher's twin.
+    Twin,
 }
 
 /// What `pki` makes.
@@ -190,7 +204,7 @@ pub enum Pki {
         /// The folder of the authority
         #[arg(long, value_name = "FOLDER", default_value = ".")]
         dir: PathBuf,
-        /// For whom: k0, k1, k2, matcher, client:ID or operator:NAME
+        /// For whom: k0, k1, k2, matcher, twin, client:ID or operator:NAME
         #[arg(long = "for", value_name = "WHO")]
         subject: String,
         /// Host name or address of a server; may be given several times
@@ -389,6 +403,12 @@ mod tests {
             "veilmatch clients add --id gate-7 --key AAAA --roles verify",
             "veilmatch clients revoke --id gate-7 --at k3",
             "veilmatch collections create staff",
+            "veilmatch collections create staff --dim 64 --scheme rsa",
+            "veilmatch collections create staff --dim 64 --key-bits 1024",
+            "veilmatch up --scheme rsa",
+            "veilmatch dealer --out c",
+            "veilmatch dealer --cards a b --out c",
+            "veilmatch dealer --cards a b c --out d --bits 1024",
             "veilmatch bench scan --repeat 8",
             "veilmatch bench scan --probes 1,0",
             "veilmatch bench report",
@@ -415,6 +435,9 @@ mod tests {
             "veilmatch verify --id alice --embedding a.npy --threshold -0.2 --profile p.toml",
             "veilmatch identify --embedding a.npy --mode matches --max-matches 64",
             "veilmatch collections create staff --dim 512 --no-best --at k0 --at matcher",
+            "veilmatch collections create staff --dim 512 --scheme paillier --key-bits 3072",
+            "veilmatch dealer --cards a b c --out d --bits 3072",
+            "veilmatch up --scheme paillier --key-bits 3072",
             "veilmatch clients revoke --id gate-7 --at k2",
             "veilmatch audit verify --folder log",
             "veilmatch audit show --holder k0",

@@ -12,6 +12,7 @@ pub mod arguments;
 pub mod bench;
 pub mod calibrate;
 pub mod cast;
+pub mod dealer;
 pub mod demo;
 pub mod encrypted;
 pub mod engine;
@@ -69,6 +70,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, demo: &Found<'_>, eval
         Command::Rotation { what } => rotation::run(what, json).map(|()| Verdict::Agrees),
         Command::Calibrate(arguments) => calibrate::run(arguments, json, &progress).map(|()| Verdict::Agrees),
         Command::Up(arguments) => up::run(arguments, json, &progress).map(|()| Verdict::Agrees),
+        Command::Dealer(arguments) => dealer::run(arguments, json, &progress).map(|()| Verdict::Agrees),
         Command::Pki { what } => pki::run(what, json).map(|()| Verdict::Agrees),
         Command::Serve(arguments) => {
             let role = match arguments.party {
@@ -76,6 +78,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, demo: &Found<'_>, eval
                 ServeParty::K1 => Role::Holder(Party::K1),
                 ServeParty::K2 => Role::Holder(Party::K2),
                 ServeParty::Matcher => Role::Matcher,
+                ServeParty::Twin => Role::Twin,
             };
             local::serve(role, &arguments.config).map(|()| Verdict::Agrees)
         }

@@ -11,7 +11,7 @@ use crate::report::{self, Report};
 
 /// Nobody of this name has a certificate.
 #[derive(Debug, thiserror::Error)]
-#[error("`{0}` is not k0, k1, k2, matcher, client:ID or operator:NAME")]
+#[error("`{0}` is not k0, k1, k2, matcher, twin, client:ID or operator:NAME")]
 struct UnknownName(String);
 
 impl Explain for UnknownName {
@@ -74,6 +74,7 @@ fn name_of(text: &str) -> Result<Name, CliError> {
             "k1" => Ok(Name::Holder(Party::K1)),
             "k2" => Ok(Name::Holder(Party::K2)),
             "matcher" => Ok(Name::Matcher),
+            "twin" => Ok(Name::Twin),
             _ => Err(unknown()),
         },
         Some(("client", id)) => Ok(Name::Client(ClientId::new(id).map_err(CliError::protocol)?)),

@@ -156,6 +156,18 @@ impl Progress {
         bar.tick();
         Bar(bar)
     }
+
+    /// Begins a stage that nobody knows the length of; `what` is counted.
+    #[must_use]
+    pub fn search(&self, name: &'static str, what: &'static str) -> Bar {
+        let target = if self.visible { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        let bar = ProgressBar::with_draw_target(None, target).with_prefix(name).with_message(what);
+        if let Ok(style) = ProgressStyle::with_template("{prefix:>18} {spinner} {human_pos} {msg}, {elapsed}") {
+            bar.set_style(style);
+        }
+        bar.tick();
+        Bar(bar)
+    }
 }
 
 impl Bar {

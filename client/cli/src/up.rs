@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use serde::Serialize;
-use veilmatch_domain::{CollectionId, Policy};
+use veilmatch_domain::{CollectionId, Policy, SchemeName};
 use veilmatch_service::ended_by_signal;
 
 use crate::arguments::UpArguments;
+use crate::dealer;
 use crate::exit::CliError;
 use crate::local::{Deployment, DeploymentError, Ports, Role, Running};
 use crate::report::{self, Progress, Report};
@@ -75,6 +76,9 @@ async fn up(arguments: &UpArguments, json: bool, progress: &Progress) -> Result<
                 .map_err(CliError::protocol)?
         }
     };
+    if arguments.scheme == SchemeName::Paillier && !deployment.has_twin() {
+        add_paillier(&deployment, arguments, progress)?;
+    }
     let program = std::env::current_exe().map_err(|e| {
         CliError::protocol(DeploymentError::Process { role: String::from("veilmatch"), reason: e.to_string() })
     })?;
@@ -82,7 +86,7 @@ async fn up(arguments: &UpArguments, json: bool, progress: &Progress) -> Result<
     let mut running = Running::start(&program, deployment).await?;
     drop(bar);
     if let Some(name) = &arguments.collection {
-        create(&running, name, Policy::standard(arguments.dim)).await?;
+        create(&running, name, Policy { scheme: arguments.scheme, ..Policy::standard(arguments.dim) }).await?;
     }
     let found = report_of(&running).await?;
     report::write(&found, json, &mut std::io::stdout().lock()).map_err(CliError::Output)?;
@@ -100,6 +104,17 @@ async fn up(arguments: &UpArguments, json: bool, progress: &Progress) -> Result<
     Ok(())
 }
 
+/// Holds the dealer's ceremony, unless it was held and then interrupted, and makes the twin.
+fn add_paillier(deployment: &Deployment, arguments: &UpArguments, progress: &Progress) -> Result<(), CliError> {
+    if !deployment.is_dealt() {
+        let dealt = dealer::deal(arguments.key_bits, progress)?;
+        deployment.keep_key(&dealt).map_err(CliError::protocol)?;
+    }
+    let base = deployment.ports()?.matcher;
+    let (port, metrics) = (base.saturating_add(8), base.saturating_add(9));
+    deployment.add_twin(port, metrics).map_err(CliError::protocol)
+}
+
 /// Creates the collection unless it is there: a policy that was changed since stays as it is.
 async fn create(running: &Running, name: &CollectionId, policy: Policy) -> Result<(), CliError> {
     let veilmatch = running.deployment().client()?;
@@ -113,6 +128,7 @@ async fn report_of(running: &Running) -> Result<UpReport, CliError> {
     let line = |role: Role| {
         let (port, metrics) = match role {
             Role::Matcher => (ports.matcher, ports.matcher_metrics),
+            Role::Twin => (ports.twin, ports.twin_metrics),
             Role::Holder(party) => (
                 ports.holders.get(party.index()).copied().unwrap_or_default(),
                 ports.holder_metrics.get(party.index()).copied().unwrap_or_default(),
@@ -129,6 +145,6 @@ async fn report_of(running: &Running) -> Result<UpReport, CliError> {
         folder: deployment.folder().display().to_string(),
         profile: deployment.profile().display().to_string(),
         key_epoch: running.operator.epoch().await?.map(|epoch| epoch.0),
-        processes: Role::ALL.map(line).into(),
+        processes: deployment.roles().into_iter().map(line).collect(),
     })
 }

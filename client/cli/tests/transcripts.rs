@@ -54,6 +54,7 @@ fn help_is_pinned() {
         "unlock",
         "allow-restore",
         "up",
+        "dealer",
         "pki init",
         "pki issue",
         "bench",

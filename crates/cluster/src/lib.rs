@@ -440,6 +440,12 @@ impl Cluster {
         }
     }
 
+    /// The matcher has no way to the twin, until it starts again.
+    pub fn lose_twin(&mut self) {
+        let reaction = self.matcher.twin_lost();
+        self.take_from_matcher(reaction);
+    }
+
     /// The twin starts again with nothing in memory.
     pub fn restart_twin(&mut self) {
         if let Some((twin, key)) = &mut self.twin {

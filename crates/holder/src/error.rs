@@ -152,6 +152,12 @@ pub enum HolderError {
         /// To whom it is not connected.
         party: Party,
     },
+    /// There is no connection from this holder to the matcher's twin. It cannot tell which of the two is the cause.
+    #[error("key holder {by} is not connected to the twin")]
+    TwinLost {
+        /// Who says so.
+        by: Party,
+    },
     /// As many decisions were opened in this window as the policy allows.
     #[error("the {what}'s budget of decisions is used up for another {retry_after} seconds")]
     BudgetExhausted {
@@ -398,6 +404,7 @@ impl HolderError {
             Self::RefusedByPeer { by } => vec![Suspect::Client, Suspect::Holder(*by)],
             Self::CommitmentBroken { party } | Self::WrongDecryption { party } => vec![Suspect::Holder(*party)],
             Self::PeerLost { by, party } => vec![Suspect::pair(*by, *party)],
+            Self::TwinLost { by } => vec![Suspect::Twin, Suspect::Holder(*by)],
             Self::CommitmentsDiffer { suspect } | Self::VotesDiffer { suspect } => vec![*suspect],
             Self::RequestsDiffer { suspects } | Self::SumsDiffer { suspects } | Self::TimedOut { suspects } => {
                 suspects.clone()
@@ -498,6 +505,7 @@ impl Explain for HolderError {
             Self::OtherShare => "other-threshold-share",
             Self::WrongDecryption { .. } => "wrong-decryption",
             Self::PeerLost { .. } => "peer-lost",
+            Self::TwinLost { .. } => "twin-lost",
             Self::ExpiresTooLate { .. } => "expires-too-late",
             Self::ClientRevoked(_) => "client-revoked",
             Self::RoleMissing { .. } => "role-missing",
@@ -572,7 +580,7 @@ impl Explain for HolderError {
             | Self::RestoredEpoch(_)
             | Self::SessionSpent(_)
             | Self::OutOfTurn(_) => Status::FailedPrecondition,
-            Self::TimedOut { .. } | Self::PeerLost { .. } => Status::Unavailable,
+            Self::TimedOut { .. } | Self::PeerLost { .. } | Self::TwinLost { .. } => Status::Unavailable,
             Self::Malformed { .. }
             | Self::ExpiresTooLate { .. }
             | Self::OtherParameters { .. }
@@ -627,7 +635,7 @@ impl Explain for HolderError {
             Self::NoShare => "hold a dealer's ceremony and give every key holder its share first",
             Self::OtherShare => "install the share that the dealer made for this key holder",
             Self::OtherParameters { .. } => "describe the collection with the parameter set that all parties run",
-            Self::TimedOut { .. } | Self::PeerLost { .. } => {
+            Self::TimedOut { .. } | Self::PeerLost { .. } | Self::TwinLost { .. } => {
                 "check that the party runs and is reachable, then ask again with a new request"
             }
             Self::NoKeys => "hold the key ceremony with all three key holders first",

@@ -470,6 +470,17 @@ impl Holder {
         self.reaction(failure)
     }
 
+    /// Ends at once a session whose message to the twin could not be sent, instead of at its deadline. The error names the twin.
+    pub fn twin_lost(&mut self, session: SessionId, now: Timestamp) -> Reaction {
+        self.state.now = now;
+        if !self.sessions.contains_key(&session) {
+            return self.reaction(None);
+        }
+        let error = HolderError::TwinLost { by: self.state.party };
+        self.fail(Some(session), &error, Sender::Matcher);
+        self.reaction(Some(error))
+    }
+
     pub(crate) fn reaction(&mut self, failure: Option<HolderError>) -> Reaction {
         if self.state.audit.len().saturating_sub(self.state.ledger_saved) >= ENTRIES_PER_SNAPSHOT {
             self.state.save_ledger();

@@ -14,7 +14,7 @@ use veilmatch_sealed::{
     HolderPublicKey, ReplyKey, SIGNATURE_BYTES, SealedError, SealedTemplate, data_context, expand_part, open_once,
     pack, packet_context, readers, unpack,
 };
-use veilmatch_secret::{Digest, Entropy, Hasher, Secret, Seed};
+use veilmatch_secret::{Digest, Entropy, Hasher, Label, Secret, Seed};
 use x_wing::{DecapsulationKeyRejectNonContrib, Decapsulator, KeyExport, TryDecapsulate};
 use zeroize::Zeroize;
 
@@ -67,6 +67,19 @@ impl HolderSecretKey {
     #[must_use]
     pub fn public_key(&self) -> &HolderPublicKey {
         &self.public
+    }
+
+    /// Opens what was sealed with `seal_once` under a secret that [`HolderPublicKey::encapsulate`] made for this key.
+    ///
+    /// # Errors
+    /// [`SealedError::NotAuthentic`] if it was sealed for another key, in another context, or a bit differs.
+    pub fn open_sealed(
+        &self,
+        kem: &[u8; veilmatch_sealed::KEM_BYTES],
+        context: &Label,
+        sealed: &[u8],
+    ) -> Result<Secret<Vec<u8>>, SealedError> {
+        veilmatch_sealed::open_once(&self.decapsulate(kem)?, context, sealed)
     }
 
     pub(crate) fn decapsulate(&self, ciphertext: &[u8; veilmatch_sealed::KEM_BYTES]) -> Result<Seed, SealedError> {

@@ -188,6 +188,8 @@ pub(crate) struct Shared {
     pub(crate) attempt: u64,
     pub(crate) now: u64,
     pub(crate) connected: [bool; 3],
+    /// Whether there is a way to the twin.
+    twin_connected: bool,
     /// Collections whose searches wait.
     pub(crate) gates: BTreeSet<CollectionId>,
     /// Changes that can be written with the next transaction: what they say is true already and would be found out
@@ -237,6 +239,9 @@ impl Shared {
     }
 
     pub(crate) fn tell_twin(&mut self, message: &ToTwin) {
+        if !self.twin_connected {
+            return;
+        }
         self.reaction.to_twin.extend(borsh::to_vec(message).ok().map(Bytes::from));
     }
 
@@ -347,6 +352,7 @@ impl Matcher {
             attempt: image.lives << 32,
             now: 0,
             connected: [true; 3],
+            twin_connected: true,
             gates: BTreeSet::new(),
             lazy: Vec::new(),
             succeeded: false,
@@ -403,8 +409,21 @@ impl Matcher {
 
     /// The twin can be reached (again): it is told which groups are left of what it may hold.
     pub fn twin_connected(&mut self) -> Reaction {
+        self.shared.twin_connected = true;
         let ids: Vec<CollectionId> = self.shared.collections.keys().cloned().collect();
         ids.iter().for_each(|id| self.shared.tell_twin_what_is_live(id));
+        self.react()
+    }
+
+    /// There is no way to the twin: what waits for it ends at once and names it, and so does every search that would need it, until
+    /// [`Self::twin_connected`].
+    pub fn twin_lost(&mut self) -> Reaction {
+        self.shared.twin_connected = false;
+        let waiting = self.searches.iter().filter(|(_, search)| search.waits_for_twin());
+        let waiting: Vec<SessionId> = waiting.map(|(session, _)| *session).collect();
+        for session in waiting {
+            self.end_search(session, MatcherError::Unreachable(vec![Suspect::Twin]).refusal());
+        }
         self.react()
     }
 
@@ -777,6 +796,9 @@ impl Matcher {
     fn search(&mut self, request: RequestId, sealed: Vec<u8>, started: u64) -> Result<(), MatcherError> {
         self.shared.reachable()?;
         let (session, search) = Search::start(&mut self.shared, request, &sealed, started)?;
+        if search.waits_for_twin() && !self.shared.twin_connected {
+            return Err(MatcherError::Unreachable(vec![Suspect::Twin]));
+        }
         if self.shared.gates.contains(&search.collection) {
             self.held.push_back(Held { request, collection: search.collection, sealed, started });
             return Ok(());

@@ -302,6 +302,11 @@ impl Search {
         }
     }
 
+    /// Whether the twin's evaluation is needed and has not come.
+    pub(crate) fn waits_for_twin(&self) -> bool {
+        self.evaluating.as_ref().is_some_and(|evaluating| evaluating.twin.is_none())
+    }
+
     /// This matcher's share of the probe is complete.
     fn evaluate(&mut self, shared: &mut Shared, share: ProbeShare) -> Result<(), MatcherError> {
         let evaluator = shared.evaluator.clone();

@@ -208,6 +208,13 @@ impl TwinWork {
             Err(error) => FromTwin::Refused { session, refusal: error.refusal() },
         })
     }
+
+    /// Does nothing, because `limit` evaluations are under way already; the result is a message to the matcher.
+    #[must_use]
+    pub fn refuse(self, limit: usize) -> Option<Vec<u8>> {
+        let refusal = MatcherError::Busy { limit }.refusal();
+        encoded(&FromTwin::Refused { session: self.session, refusal })
+    }
 }
 
 #[cfg(test)]
@@ -266,8 +273,8 @@ mod tests {
         assert_eq!(say(&mut twin, &evaluate(1)), [missing]);
         assert!(addend(&mut twin, Party::K0, session(1), vec![1, 2]).is_empty(), "it has asked already");
         let mut entropy = veilmatch_secret::os_entropy();
-        let ciphertexts =
-            [key.encrypt_zero(&mut *entropy), key.encrypt_zero(&mut *entropy)].map(|c| c.to_bytes()).concat();
+        let zero = veilmatch_paillier::Plaintext::from_integer(&key, 0);
+        let ciphertexts = [(); 2].map(|()| key.encrypt(&zero, &mut *entropy).unwrap().to_bytes()).concat();
         let revision = Revision(1);
         let hold = ToTwin::Hold { collection: collection.clone(), group: GroupId(3), revision, ciphertexts };
         assert!(say(&mut twin, &hold).is_empty());

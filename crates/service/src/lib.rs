@@ -16,6 +16,7 @@
 
 mod clock;
 mod config;
+mod fingerprint;
 mod logs;
 mod meters;
 mod runtime;
@@ -23,6 +24,7 @@ mod signals;
 
 pub use clock::{Stopwatch, now};
 pub use config::{ConfigError, Fault, Problem, Problems, Tls, Transport, parse_toml, read_text};
+pub use fingerprint::{fingerprint, is_fingerprint_of};
 pub use logs::{Log, LogFormat, LogLevel, start_logs};
 pub use meters::{MetricsError, start_metrics};
 pub use runtime::start_runtime;

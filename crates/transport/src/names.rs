@@ -4,6 +4,7 @@
 //! |---|---|
 //! | key holder 0 | `k0.holder.veilmatch` |
 //! | the matcher | `matcher.veilmatch` |
+//! | the matcher's twin | `twin.veilmatch` |
 //! | client `desk-1` | `chin6qpd64.client.veilmatch` |
 //! | operator `anna` | `anna.operator.veilmatch` |
 //!
@@ -27,6 +28,8 @@ pub enum Name {
     Holder(Party),
     /// The matcher.
     Matcher,
+    /// The matcher's twin, the second evaluator of the scheme `paillier`.
+    Twin,
     /// A capture device or relying party.
     Client(ClientId),
     /// A person who runs a service.
@@ -103,7 +106,7 @@ impl Explain for NameError {
         match self {
             Self::Operator => "choose a short name in lower case, for example anna",
             _ => {
-                "use a certificate that the deployment's authority issued for exactly one holder, matcher, client or operator"
+                "use a certificate that the deployment's authority issued for exactly one holder, matcher, twin, client or operator"
             }
         }
     }
@@ -116,6 +119,7 @@ impl Name {
         match self {
             Self::Holder(party) => format!("k{}.holder{ROOT}", party.index()),
             Self::Matcher => format!("matcher{ROOT}"),
+            Self::Twin => format!("twin{ROOT}"),
             Self::Client(client) => format!("{}.client{ROOT}", to_labels(client.as_str().as_bytes())),
             Self::Operator(name) => format!("{}.operator{ROOT}", name.as_str()),
         }
@@ -162,6 +166,7 @@ impl FromStr for Name {
         let inner = dns.strip_suffix(ROOT).ok_or(NameError::Unknown)?;
         let name = match inner.rsplit_once('.') {
             None if inner == "matcher" => Self::Matcher,
+            None if inner == "twin" => Self::Twin,
             Some((labels, "client")) => {
                 let bytes = from_labels(labels).ok_or(NameError::Unknown)?;
                 Self::Client(ClientId::new(String::from_utf8(bytes).map_err(|_| NameError::Unknown)?)?)
@@ -182,6 +187,7 @@ impl fmt::Display for Name {
         match self {
             Self::Holder(party) => write!(f, "key holder {party}"),
             Self::Matcher => f.write_str("the matcher"),
+            Self::Twin => f.write_str("the matcher's twin"),
             Self::Client(client) => write!(f, "client {client}"),
             Self::Operator(name) => write!(f, "operator {}", name.as_str()),
         }
@@ -247,6 +253,8 @@ mod tests {
     fn names_have_the_spellings_of_the_table() {
         assert_eq!(Name::Holder(Party::K2).dns(), "k2.holder.veilmatch");
         assert_eq!(Name::Matcher.dns(), "matcher.veilmatch");
+        assert_eq!(Name::Twin.dns(), "twin.veilmatch");
+        assert_eq!("twin.veilmatch".parse(), Ok(Name::Twin));
         // RFC 4648 section 10: BASE32-HEX("fooba") = "CPNMUOJ1".
         assert_eq!(client("fooba").dns(), "cpnmuoj1.client.veilmatch");
         assert_eq!(client("foob").dns(), "cpnmuog.client.veilmatch");
@@ -282,6 +290,8 @@ mod tests {
             "-a.operator.veilmatch",
             "a.b.operator.veilmatch",
             "other.matcher.veilmatch",
+            "other.twin.veilmatch",
+            "Twin.veilmatch",
         ] {
             assert!(bad.parse::<Name>().is_err(), "{bad}");
         }

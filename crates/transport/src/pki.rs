@@ -163,7 +163,7 @@ impl Authority {
         parameters.use_authority_key_identifier_extension = true;
         parameters.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         parameters.extended_key_usages = match name {
-            Name::Holder(_) | Name::Matcher => {
+            Name::Holder(_) | Name::Matcher | Name::Twin => {
                 vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth]
             }
             Name::Client(_) | Name::Operator(_) => vec![ExtendedKeyUsagePurpose::ClientAuth],

@@ -1,6 +1,6 @@
 //! Public types to messages and back, in pairs.
 
-use veilmatch_domain::{CollectionId, Dimension, Party, SubjectId, Suspect, TemplateDigest, Timestamp};
+use veilmatch_domain::{CollectionId, Dimension, Party, SchemeName, SubjectId, Suspect, TemplateDigest, Timestamp};
 use veilmatch_glwe::{Refusal, Verdict};
 
 use crate::{MAX_CODE, MAX_MESSAGE, MAX_SUSPECTS, WireError, v1};
@@ -134,13 +134,15 @@ impl v1::EnrollResult {
     }
 }
 
-/// A collection as the matcher describes it: metric cosine, scheme GLWE.
+/// A collection as the matcher describes it: metric cosine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CollectionInfo {
     /// Its name.
     pub name: CollectionId,
     /// Dimension of every embedding.
     pub dimension: Dimension,
+    /// The encryption that it is searched under.
+    pub scheme: SchemeName,
     /// Parameter set of the scheme, for example `glwe-2048-v1`.
     pub parameters: String,
     /// Most templates in one packed group.
@@ -155,13 +157,33 @@ pub struct CollectionInfo {
     pub created: Timestamp,
 }
 
+impl From<SchemeName> for v1::Scheme {
+    fn from(scheme: SchemeName) -> Self {
+        match scheme {
+            SchemeName::Glwe => Self::Glwe,
+            SchemeName::Paillier => Self::Paillier,
+        }
+    }
+}
+
+impl TryFrom<v1::Scheme> for SchemeName {
+    type Error = WireError;
+    fn try_from(scheme: v1::Scheme) -> Result<Self, WireError> {
+        match scheme {
+            v1::Scheme::Unspecified => Err(WireError::Unknown { field: "scheme" }),
+            v1::Scheme::Glwe => Ok(Self::Glwe),
+            v1::Scheme::Paillier => Ok(Self::Paillier),
+        }
+    }
+}
+
 impl From<CollectionInfo> for v1::Collection {
     fn from(info: CollectionInfo) -> Self {
         Self {
             name: info.name.to_string(),
             dimension: info.dimension.get() as u32,
             metric: v1::Metric::Cosine.into(),
-            scheme: v1::Scheme::Glwe.into(),
+            scheme: v1::Scheme::from(info.scheme).into(),
             parameters: info.parameters,
             group_capacity: info.group_capacity,
             templates: info.templates,
@@ -178,10 +200,9 @@ impl TryFrom<v1::Collection> for CollectionInfo {
         if collection.metric() != v1::Metric::Cosine {
             return Err(WireError::Unknown { field: "metric" });
         }
-        if collection.scheme() != v1::Scheme::Glwe {
-            return Err(WireError::Unknown { field: "scheme" });
-        }
+        let scheme = collection.scheme().try_into()?;
         Ok(Self {
+            scheme,
             name: CollectionId::new(collection.name)?,
             dimension: Dimension::new(collection.dimension as usize)?,
             parameters: collection.parameters,
@@ -263,6 +284,7 @@ mod tests {
         let suspect = prop_oneof![
             Just(Suspect::Client),
             Just(Suspect::Matcher),
+            Just(Suspect::Twin),
             party().prop_map(Suspect::Holder),
             party().prop_map(|p| Suspect::pair(p, p.next())),
         ];
@@ -279,18 +301,20 @@ mod tests {
     }
 
     fn collections() -> impl Strategy<Value = CollectionInfo> {
-        ("[A-Za-z0-9._:@-]{1,64}", 16usize..=1024, "[a-z0-9-]{0,20}", any::<(u32, u64, u64, u64, u64)>()).prop_map(
-            |(name, dimension, parameters, (group_capacity, templates, pending, groups, created))| CollectionInfo {
-                name: CollectionId::new(name).unwrap(),
-                dimension: Dimension::new(dimension).unwrap(),
-                parameters,
-                group_capacity,
-                templates,
-                pending,
-                groups,
-                created: Timestamp(created),
-            },
-        )
+        ("[A-Za-z0-9._:@-]{1,64}", 16usize..=1024, "[a-z0-9-]{0,20}", any::<(bool, u32, u64, u64, u64, u64)>())
+            .prop_map(|(name, dimension, parameters, (glwe, group_capacity, templates, pending, groups, created))| {
+                CollectionInfo {
+                    name: CollectionId::new(name).unwrap(),
+                    dimension: Dimension::new(dimension).unwrap(),
+                    scheme: if glwe { SchemeName::Glwe } else { SchemeName::Paillier },
+                    parameters,
+                    group_capacity,
+                    templates,
+                    pending,
+                    groups,
+                    created: Timestamp(created),
+                }
+            })
     }
 
     proptest! {
@@ -333,10 +357,11 @@ mod tests {
         };
         assert!(CollectionInfo::try_from(good.clone()).is_ok());
         type Damage = fn(&mut v1::Collection);
-        let damages: [Damage; 6] = [
+        let damages: [Damage; 7] = [
             |c| c.metric = 0,
             |c| c.metric = 77,
             |c| c.scheme = 0,
+            |c| c.scheme = 3,
             |c| c.dimension = 15,
             |c| c.name.clear(),
             |c| c.name = "a/b".into(),

@@ -32,7 +32,7 @@ async fn reflection_lists_services_and_describes_their_messages() {
         panic!("no list")
     };
     let names: Vec<_> = list.service.iter().map(|s| s.name.as_str()).collect();
-    for service in ["veilmatch.v1.Matcher", "veilmatch.v1.KeyHolder"] {
+    for service in ["veilmatch.v1.Matcher", "veilmatch.v1.Twin", "veilmatch.v1.KeyHolder"] {
         assert!(names.contains(&service), "{names:?}");
     }
     for symbol in ["veilmatch.v1.Matcher", "veilmatch.v1.KeyHolder", "veilmatch.v1.Policy", "veilmatch.v1.Chunk"] {

@@ -16,7 +16,8 @@ use veilmatch_sealed::{Administration, HOLDER_KEY_BYTES, HolderPublicKey, Signed
 use veilmatch_transport::{Incoming, Name, QueueLimits, Replies, Trust, peer_name, queue};
 use veilmatch_wire::v1::key_holder_server::KeyHolder;
 use veilmatch_wire::v1::{
-    AdministerResponse, AuditEntries, AuditRequest, CeremonyResponse, Chunk, HolderStatus, SignedRequest, StatusRequest,
+    AdministerResponse, AuditEntries, AuditRequest, CeremonyResponse, Chunk, HolderStatus, ProbeSharesRequest,
+    SignedRequest, StatusRequest,
 };
 use veilmatch_wire::{WireError, status, status_of};
 
@@ -318,6 +319,17 @@ impl KeyHolder for Calls {
             move |stream| Event::PeerDown { party, stream },
         )
         .await
+    }
+
+    type ProbeSharesStream = Replies;
+
+    async fn probe_shares(&self, request: Request<ProbeSharesRequest>) -> Result<Response<Replies>, RpcStatus> {
+        self.only(&request, "the matcher's twin", |name| *name == Name::Twin)?;
+        self.0.running()?;
+        let (to, outgoing) = queue(self.0.queue_limits());
+        let told = self.0.events.send(Event::TwinUp { to }).await;
+        told.map_err(|_| status_of(&Unready::ShuttingDown, Vec::new()))?;
+        Ok(Response::new(outgoing.replies()))
     }
 
     type AuditStream = ReceiverStream<Result<AuditEntries, RpcStatus>>;

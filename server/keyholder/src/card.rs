@@ -79,10 +79,7 @@ impl Explain for CardError {
 pub fn fingerprint(card: &HolderCard) -> String {
     let mut hasher = Hasher::new("veilmatch/keyholder/card");
     hasher.number(card.party.index() as u64).field(&card.identity.to_bytes()).field(&card.encryption.to_bytes());
-    let digest = hasher.finish();
-    let groups: Vec<String> =
-        digest.0.as_chunks::<2>().0.iter().take(10).map(|[a, b]| format!("{a:02x}{b:02x}")).collect();
-    groups.join(" ")
+    veilmatch_service::fingerprint(&hasher.finish().0)
 }
 
 /// The card as text.

@@ -1,6 +1,6 @@
 //! Who is connected, and what may wait to be sent to them.
 //!
-//! The matcher opens one stream per lane; of each pair of holders the one with the lower index dials. Every stream has a
+//! The matcher opens one stream per lane; its twin opens one, on which nothing comes back; of each pair of holders the one with the lower index dials. Every stream has a
 //! number of its own, so that the end of one that was replaced does not end its successor.
 
 use std::collections::BTreeMap;
@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio_util::sync::DropGuard;
-use veilmatch_domain::Party;
+use veilmatch_domain::{Party, SessionId};
 use veilmatch_holder::{Outbound, Recipient, SessionKind};
 use veilmatch_transport::{Link, LinkDown, Outlet};
 
@@ -70,11 +70,14 @@ impl Outgoing {
 pub(crate) struct Connections {
     matcher: BTreeMap<Lane, (StreamId, Outgoing)>,
     peers: BTreeMap<Party, (StreamId, Outgoing)>,
+    twin: Option<Outlet>,
 }
 
 /// A message that could not be sent; if there was a stream, it was ended.
 pub(crate) struct Lost {
     pub(crate) to: Recipient,
+    /// The session that a message to the twin belongs to.
+    pub(crate) session: Option<SessionId>,
     pub(crate) why: LinkDown,
 }
 
@@ -113,6 +116,15 @@ impl Connections {
         self.peers.get(&party).is_some_and(|(current, _)| *current == stream)
     }
 
+    /// The twin's stream; an earlier one ends.
+    pub(crate) fn twin_up(&mut self, to: Outlet) {
+        self.twin = Some(to);
+    }
+
+    pub(crate) fn has_twin(&self) -> bool {
+        self.twin.as_ref().is_some_and(|twin| !twin.is_closed())
+    }
+
     pub(crate) fn peers(&self) -> Vec<Party> {
         self.peers.keys().copied().collect()
     }
@@ -128,9 +140,14 @@ impl Connections {
                 if let Some((_, stream)) = self.peers.remove(&party) {
                     stream.cut();
                 }
-                Some(Lost { to, why })
+                Some(Lost { to, session: None, why })
             }
-            (Recipient::Twin, _) => Some(Lost { to, why: LinkDown::NotConnected }),
+            (Recipient::Twin, _) => {
+                let session = session_of_share(&bytes);
+                let why = self.twin.as_ref().map_or(Err(LinkDown::NotConnected), |twin| twin.send(bytes)).err()?;
+                self.twin = None;
+                Some(Lost { to, session, why })
+            }
             (Recipient::Matcher, Some(lane)) => self.send_on(lane, bytes),
             (Recipient::Matcher, None) => {
                 let lost = self.send_on(Lane::Recrypt, bytes.clone());
@@ -142,11 +159,12 @@ impl Connections {
     fn send_on(&mut self, lane: Lane, bytes: Vec<u8>) -> Option<Lost> {
         let why = self.matcher.get(&lane)?.1.send(bytes).err()?;
         self.matcher.remove(&lane);
-        Some(Lost { to: Recipient::Matcher, why })
+        Some(Lost { to: Recipient::Matcher, session: None, why })
     }
 
     /// Ends all streams.
     pub(crate) fn cut(&mut self) {
+        self.twin = None;
         let (matcher, peers) = (std::mem::take(&mut self.matcher), std::mem::take(&mut self.peers));
         matcher.into_values().chain(peers.into_values()).for_each(|(_, stream)| stream.cut());
     }
@@ -161,6 +179,7 @@ const ANSWER: u8 = 4;
 const ERASED: u8 = 5;
 const REFUSED: u8 = 6;
 const CANDIDATES: u8 = 8;
+const PROBE_SHARE: u8 = 9;
 const ADMIT: u8 = 0;
 const BUILD: u8 = 1;
 const ASK: u8 = 4;
@@ -180,9 +199,17 @@ pub(crate) enum About {
 pub(crate) fn about(message: &[u8]) -> About {
     match message.first() {
         Some(&(ADMITTED | GROUP_PART | COMMITTED | ERASED)) => About::Lane(Lane::Recrypt),
-        Some(&(PROBE_PART | ANSWER | CANDIDATES)) => About::Lane(Lane::Decide),
+        Some(&(PROBE_PART | ANSWER | CANDIDATES | PROBE_SHARE)) => About::Lane(Lane::Decide),
         Some(&REFUSED) => About::Refusal,
         _ => About::Everybody,
+    }
+}
+
+/// The session of a share of a probe; read off its beginning.
+fn session_of_share(message: &[u8]) -> Option<SessionId> {
+    match message.split_first() {
+        Some((&PROBE_SHARE, rest)) => rest.first_chunk().map(|session| SessionId(*session)),
+        _ => None,
     }
 }
 
@@ -194,9 +221,10 @@ pub(crate) fn opens_session(message: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use veilmatch_domain::{CollectionId, Epoch, Part, SessionId, TemplateDigest};
-    use veilmatch_glwe::{FromHolder, PartPayload, Refusal, Stage, ToHolder};
-    use veilmatch_secret::Digest;
+    use veilmatch_domain::{CollectionId, Epoch, Part, TemplateDigest};
+    use veilmatch_glwe::{FromHolder, PartPayload, ProbeAddend, Refusal, Stage, ToHolder};
+    use veilmatch_secret::{Digest, Secret};
+    use veilmatch_transport::{QueueLimits, queue};
 
     fn encoded<T: borsh::BorshSerialize>(message: &T) -> Vec<u8> {
         borsh::to_vec(message).unwrap()
@@ -207,6 +235,26 @@ mod tests {
         let message = || Outbound { to: Recipient::Peer(Party::K1), bytes: vec![1] };
         let lost = Connections::default().send(message(), None).unwrap();
         assert_eq!((lost.to, lost.why), (Recipient::Peer(Party::K1), LinkDown::NotConnected));
+    }
+
+    #[test]
+    fn a_share_that_does_not_reach_the_twin_is_lost_with_its_session() {
+        let session = SessionId([7; 32]);
+        let addend = || ProbeAddend::new(Secret::new(vec![1; 16]));
+        let share = || encoded(&FromHolder::ProbeShare { session, addend: addend() });
+        let message = || Outbound { to: Recipient::Twin, bytes: share() };
+        let mut connections = Connections::default();
+        let lost = connections.send(message(), None).unwrap();
+        assert_eq!((lost.to, lost.session, lost.why), (Recipient::Twin, Some(session), LinkDown::NotConnected));
+        let (outlet, outgoing) = queue(QueueLimits { messages: 1, bytes: 1000 });
+        connections.twin_up(outlet);
+        assert!(connections.send(message(), None).is_none() && connections.has_twin());
+        // It is full: the stream ends, so that the twin does not get one share and miss another without a word.
+        assert_eq!(connections.send(message(), None).map(|lost| lost.why), Some(LinkDown::Full));
+        assert!(!connections.has_twin());
+        drop(outgoing);
+        assert_eq!(session_of_share(&[PROBE_SHARE, 1, 2]), None);
+        assert_eq!(session_of_share(&encoded(&FromHolder::Committed { session })), None);
     }
 
     #[test]
@@ -222,6 +270,10 @@ mod tests {
             (FromHolder::Erased { digest: TemplateDigest([0; 32]), group: None }, About::Lane(Lane::Recrypt)),
             (FromHolder::Answer { session, reply: Vec::new() }, About::Lane(Lane::Decide)),
             (FromHolder::Candidates { session, groups: Vec::new() }, About::Lane(Lane::Decide)),
+            (
+                FromHolder::ProbeShare { session, addend: ProbeAddend::new(Secret::new(Vec::new())) },
+                About::Lane(Lane::Decide),
+            ),
             (FromHolder::Refused { session: None, refusal }, About::Refusal),
             (FromHolder::Status { party: Party::K0, epoch: Some(Epoch(1)) }, About::Everybody),
         ] {
@@ -239,6 +291,7 @@ mod tests {
             (ToHolder::Abandon { session }, false),
             (ToHolder::Sums { session, stage: Stage::Whole, groups: Vec::new() }, false),
             (ToHolder::Erase { request: Vec::new() }, false),
+            (ToHolder::Evaluations { session, groups: Vec::new() }, false),
         ] {
             assert_eq!(opens_session(&encoded(&message)), expected, "{message:?}");
         }

@@ -21,7 +21,7 @@ use veilmatch_holder::{
 };
 use veilmatch_sealed::SealedTemplate;
 use veilmatch_secret::Digest;
-use veilmatch_transport::LinkDown;
+use veilmatch_transport::{LinkDown, Outlet};
 
 use crate::config::{Deadlines, Limits};
 use crate::connections::{About, Connections, Lane, Outgoing, StreamId, about, opens_session};
@@ -48,6 +48,8 @@ pub(crate) enum Event {
     Peer { party: Party, stream: StreamId, bytes: Vec<u8>, room: OwnedSemaphorePermit },
     /// The stream with a peer ended.
     PeerDown { party: Party, stream: StreamId },
+    /// The twin opened its stream. That it ended is found when the next share is sent.
+    TwinUp { to: Outlet },
     /// A computation is done. It counts only for the holder that asked for it.
     Worked { incarnation: u64, worked: Worked },
     /// An administrator's signed request.
@@ -357,6 +359,10 @@ impl<'a> Core<'a> {
                     self.lose_peer(party);
                 }
             }
+            Event::TwinUp { to } => {
+                tracing::info!("the twin is connected");
+                self.connections.twin_up(to);
+            }
             Event::Worked { incarnation, worked } => {
                 if incarnation == self.incarnation {
                     let reaction = self.holder.finish(worked, now);
@@ -552,9 +558,14 @@ impl<'a> Core<'a> {
                 if lost.why != LinkDown::NotConnected {
                     tracing::warn!(code = lost.why.code(), to = ?lost.to, "a stream was ended: {}", lost.why);
                 }
-                // A session whose word did not reach a peer cannot end well: it is told now, not at its deadline.
-                if let Recipient::Peer(party) = lost.to {
-                    self.lose_peer(party);
+                // A session whose word did not reach a peer or the twin cannot end well: it is told now, not at its deadline.
+                match (lost.to, lost.session) {
+                    (Recipient::Peer(party), _) => self.lose_peer(party),
+                    (Recipient::Twin, Some(session)) => {
+                        let reaction = self.holder.twin_lost(session, veilmatch_service::now());
+                        self.absorb(reaction, None);
+                    }
+                    _ => {}
                 }
             }
             if lost.is_empty() {
@@ -575,6 +586,7 @@ impl<'a> Core<'a> {
             sessions: self.opened.len(),
         };
         measures::levels(queue, overview.sessions, overview.peers.len());
+        measures::twin(self.connections.has_twin());
         self.setup.overview.send_if_modified(|shown| {
             let changed = *shown != overview;
             *shown = overview;

@@ -1,6 +1,6 @@
 //! The key holder's service: what it stores and how, and how it is reached.
 //!
-//! - `setup`: first keys and card; `restore`: a lost holder from the other two; `serve`: starting, serving, ending; `calls`: the gRPC service; `dial`: links to peers; `connections`: who is there;
+//! - `setup`: first keys and card; `restore`: a lost holder from the other two; `share`: its share of a threshold key; `serve`: starting, serving, ending; `calls`: the gRPC service; `dial`: links to peers; `connections`: who is there;
 //! - `core`: the thread that owns the holder and stores before it sends; `memory`: the holder made from what is on disk;
 //! - `keyfile`, `card`: the secrets that a holder must never lose or show, and the public keys that it gives away;
 //! - `records`: the holder's memory, encrypted, in one database; `audit_file`: the log of openings on disk;
@@ -38,6 +38,7 @@ pub mod records;
 pub mod restore;
 mod serve;
 pub mod setup;
+pub mod share;
 
 #[cfg(test)]
 mod testing;

@@ -13,6 +13,7 @@ use veilmatch_keyholder::config::{Config, ConfigError};
 use veilmatch_keyholder::keyfile::{Cost, KeyFileError, Unlock};
 use veilmatch_keyholder::restore::{Restoring, RestoringError};
 use veilmatch_keyholder::setup::{SetupError, init, rewrite_card};
+use veilmatch_keyholder::share::{ShareError, install_share};
 use veilmatch_keyholder::{ServeError, Server};
 
 const EXAMPLES: &str = "\
@@ -23,6 +24,9 @@ Examples:
   VEILMATCH_KEY_FILE=/run/credentials/k0.unlock veilmatch-keyholder --config k0.toml
   # On a new machine, if the old one is lost: the configuration, certificate and all three cards are enough
   VEILMATCH_KEY_FILE=/run/credentials/k0.unlock veilmatch-keyholder restore --config k0.toml
+  # Once for collections of the scheme paillier, while the key holder does not run: what `veilmatch dealer` made for it
+  VEILMATCH_KEY_FILE=/run/credentials/k0.unlock veilmatch-keyholder install-share k0.share --config k0.toml \\
+      --fingerprint \"3f21 90ab 5c7e 0d11 8a42 77f0 c9d3 2b6e 41aa 905f\"
 
 The key file is unlocked with VEILMATCH_KEY_PASSPHRASE, with the file that VEILMATCH_KEY_FILE names, or with
 `keys.unlock` of the configuration: exactly one of them.
@@ -47,6 +51,16 @@ enum Command {
     /// Makes a lost holder again on a new machine, from the two others: prints the fingerprint of a fresh key, waits until
     /// administrators have allowed it at both, and writes key file and memory
     Restore,
+    /// Stores this holder's share of a threshold key of the scheme `paillier`, from the file that the dealer sealed to its card.
+    /// The key holder must not run meanwhile
+    InstallShare {
+        /// The file
+        #[arg(value_name = "FILE.share")]
+        file: PathBuf,
+        /// Fingerprint of the public key, as the dealer printed it: ask for it over a second channel, anybody could seal a share
+        #[arg(long, value_name = "HEX")]
+        fingerprint: String,
+    },
     /// Writes the card of the key file that is there, and prints its fingerprint
     Card,
 }
@@ -64,6 +78,8 @@ enum Failure {
     Serve(#[from] ServeError),
     #[error(transparent)]
     Restore(#[from] RestoringError),
+    #[error(transparent)]
+    Share(#[from] ShareError),
     #[error("cannot start or print: {0}")]
     Io(#[from] io::Error),
 }
@@ -76,6 +92,7 @@ impl Failure {
             Self::Setup(e) => e.advice(),
             Self::Serve(e) => e.advice(),
             Self::Restore(e) => e.advice(),
+            Self::Share(e) => e.advice(),
             Self::Io(_) => "check the limits of this user and where the output goes",
         }
     }
@@ -103,10 +120,15 @@ fn main() -> ExitCode {
 fn execute(arguments: &Arguments) -> Result<(), Failure> {
     let config = Config::load(&arguments.config)?;
     let unlock = Unlock::from_environment(config.unlock.as_deref())?;
-    match arguments.command {
+    match &arguments.command {
         None => serve(config, unlock),
         Some(Command::Init) => Ok(tell(&init(&config, &unlock, Cost::default())?, &config.key_file)?),
         Some(Command::Restore) => restore(config, unlock),
+        Some(Command::InstallShare { file, fingerprint }) => {
+            let parameters = install_share(&config, &unlock, file, fingerprint)?;
+            writeln!(io::stdout(), "stored key holder {}'s share of {parameters}: start the key holder", config.party)?;
+            Ok(())
+        }
         Some(Command::Card) => Ok(tell(&rewrite_card(&config, &unlock)?, &config.key_file)?),
     }
 }

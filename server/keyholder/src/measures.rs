@@ -17,6 +17,7 @@ const AUDIT_ENTRIES: &str = "veilmatch_keyholder_audit_entries_total";
 const SYNC_SECONDS: &str = "veilmatch_keyholder_storage_sync_seconds";
 const QUEUE: &str = "veilmatch_keyholder_queue_depth";
 const PEERS: &str = "veilmatch_keyholder_peers_connected";
+const TWIN: &str = "veilmatch_keyholder_twin_connected";
 const STOPS: &str = "veilmatch_keyholder_storage_stops_total";
 
 /// Upper ends of the sync histogram in seconds: a fast SSD to a disk that is about to fail.
@@ -36,6 +37,7 @@ pub(crate) fn exporter(listen: SocketAddr) -> Result<ExporterFuture, BuildError>
     describe_histogram!(SYNC_SECONDS, "Seconds to make a batch durable.");
     describe_gauge!(QUEUE, "Events that wait for the holder.");
     describe_gauge!(PEERS, "Other key holders that are connected.");
+    describe_gauge!(TWIN, "Whether the matcher's twin is connected.");
     describe_counter!(STOPS, "Times that the holder stopped because it could not store.");
     Ok(exporter)
 }
@@ -79,4 +81,8 @@ pub(crate) fn levels(queue: usize, sessions: usize, peers: usize) {
     gauge!(QUEUE).set(queue as f64);
     gauge!(SESSIONS_OPEN).set(sessions as f64);
     gauge!(PEERS).set(peers as f64);
+}
+
+pub(crate) fn twin(connected: bool) {
+    gauge!(TWIN).set(f64::from(u8::from(connected)));
 }

@@ -207,7 +207,7 @@ impl std::fmt::Debug for Server {
 }
 
 /// What is read and opened before anything is served; may wait for the disk and for Argon2id.
-fn wake(config: &Config, unlock: &Unlock) -> Result<(Origin, Awake), ServeError> {
+pub(crate) fn wake(config: &Config, unlock: &Unlock) -> Result<(Origin, Awake), ServeError> {
     let keys = HolderKeys::open(&config.key_file, unlock)?;
     if keys.party != config.party {
         return Err(ServeError::OtherParty { expected: config.party, found: keys.party });

@@ -99,6 +99,8 @@ struct File {
     limits: Limits,
     #[serde(default)]
     index: Index,
+    twin: Option<TwinAddress>,
+    paillier: Option<Paillier>,
     metrics: Option<Metrics>,
     #[serde(default)]
     log: Log,
@@ -106,16 +108,63 @@ struct File {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Holders {
+pub(crate) struct Holders {
     k0: String,
     k1: String,
     k2: String,
 }
 
+impl Holders {
+    /// The three addresses, if all of them are.
+    pub(crate) fn endpoints(&self, problems: &mut Problems, plaintext: bool) -> Option<[Endpoint; 3]> {
+        let mut of = |party: Party, url| endpoint(problems, &format!("holders.k{}", party.index()), url, plaintext);
+        let all = [of(Party::K0, &self.k0), of(Party::K1, &self.k1), of(Party::K2, &self.k2)];
+        let [Some(k0), Some(k1), Some(k2)] = all else { return None };
+        Some([k0, k1, k2])
+    }
+}
+
+fn endpoint(problems: &mut Problems, key: &str, url: &str, plaintext: bool) -> Option<Endpoint> {
+    let parsed = Endpoint::parse(url, plaintext).ok();
+    if parsed.is_none() {
+        problems.push(key, Fault::Address { scheme: if plaintext { "http" } else { "https" } });
+    }
+    parsed
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Metrics {
-    listen: SocketAddr,
+struct TwinAddress {
+    url: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Paillier {
+    public_key: PathBuf,
+    #[serde(default = "prepared")]
+    memory: ByteSize,
+}
+
+fn prepared() -> ByteSize {
+    ByteSize::gib(1)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Metrics {
+    pub(crate) listen: SocketAddr,
+}
+
+/// What collections of the scheme `paillier` need.
+#[derive(Clone, Debug)]
+pub struct Evaluating {
+    /// The twin.
+    pub twin: Endpoint,
+    /// The file of the public key.
+    pub public_key: PathBuf,
+    /// Bytes of groups that are kept ready to be evaluated.
+    pub memory: ByteSize,
 }
 
 /// A configuration that can be used.
@@ -137,6 +186,8 @@ pub struct Config {
     pub limits: Limits,
     /// How the packed index lies.
     pub index: Index,
+    /// What collections of the scheme `paillier` need; without it there are none.
+    pub paillier: Option<Evaluating>,
     /// Where metrics can be read, if anywhere.
     pub metrics: Option<SocketAddr>,
     /// Logging.
@@ -161,18 +212,20 @@ impl Config {
         let mut problems = Problems::default();
         check_ranges(&mut problems, &file);
         let transport = problems.transport(file.tls.as_ref(), file.plaintext, file.listen);
-        let scheme = if file.plaintext { "http" } else { "https" };
-        let [k0, k1, k2] = [&file.holders.k0, &file.holders.k1, &file.holders.k2];
-        let mut endpoint = |party: Party, url: &str| {
-            let parsed = Endpoint::parse(url, file.plaintext).ok();
-            if parsed.is_none() {
-                problems.push(&format!("holders.k{}", party.index()), Fault::Address { scheme });
+        let holders = file.holders.endpoints(&mut problems, file.plaintext);
+        let paillier = match (&file.twin, &file.paillier) {
+            (None, None) => None,
+            (Some(twin), Some(Paillier { public_key, memory })) => {
+                problems.check_range("paillier.memory", memory, (ByteSize::b(0), ByteSize::tib(1)), ("0", "1TiB"));
+                let twin = endpoint(&mut problems, "twin.url", &twin.url, file.plaintext);
+                twin.map(|twin| Evaluating { twin, public_key: folder.join(public_key), memory: *memory })
             }
-            parsed
+            // One without the other is of no use.
+            (Some(_), None) => problems.missing("paillier"),
+            (None, Some(_)) => problems.missing("twin"),
         };
-        let holders = [endpoint(Party::K0, k0), endpoint(Party::K1, k1), endpoint(Party::K2, k2)];
         let administrators = problems.administrators(&file.administrators);
-        let (Some(transport), [Some(k0), Some(k1), Some(k2)], true) = (transport, holders, problems.is_empty()) else {
+        let (Some(transport), Some(holders), true) = (transport, holders, problems.is_empty()) else {
             return Err(problems.into_error());
         };
         Ok(Self {
@@ -182,11 +235,12 @@ impl Config {
                 Transport::Plaintext => Transport::Plaintext,
                 Transport::Tls(tls) => Transport::Tls(tls.within(folder)),
             },
-            holders: [k0, k1, k2],
+            holders,
             administrators,
             deadlines: file.deadlines,
             limits: file.limits,
             index: file.index,
+            paillier,
             metrics: file.metrics.map(|metrics| metrics.listen),
             log: file.log,
         })
@@ -248,6 +302,24 @@ mod tests {
         let faces = CollectionId::new("faces").unwrap();
         assert_eq!((config.index.hot_dimensions, config.index.collections.get(&faces)), (Some(192), Some(&128)));
         assert_eq!(Config::parse(SAMPLE, Path::new("")).unwrap().index, Index::default());
+    }
+
+    #[test]
+    fn a_twin_comes_with_a_public_key() {
+        assert!(Config::parse(SAMPLE, Path::new("")).unwrap().paillier.is_none());
+        let twin = SAMPLE.replacen("# [twin]", "[twin]", 1).replacen("# url = ", "url = ", 1);
+        let error = Config::parse(&twin, Path::new("")).unwrap_err().to_string();
+        assert!(error.contains("`paillier`: is missing"), "{error}");
+        let key = |text: &str| text.replacen("# [paillier]", "[paillier]", 1).replacen("# public_key", "public_key", 1);
+        let error = Config::parse(&key(SAMPLE), Path::new("")).unwrap_err().to_string();
+        assert!(error.contains("`twin`: is missing"), "{error}");
+        let both = key(&twin);
+        let paillier = Config::parse(&both, Path::new("")).unwrap().paillier.unwrap();
+        assert_eq!((paillier.twin.port(), paillier.memory), (7441, ByteSize::gib(1)));
+        let shown = Config::parse(&both.replacen("# memory = ", "memory = ", 1), Path::new("")).unwrap();
+        assert_eq!(shown.paillier.unwrap().memory, paillier.memory);
+        let broken = both.replacen("https://twin", "http://twin", 1);
+        assert!(Config::parse(&broken, Path::new("")).unwrap_err().to_string().contains("`twin.url`: must be"));
     }
 
     #[test]

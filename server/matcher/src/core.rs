@@ -29,16 +29,19 @@ pub(crate) enum Event {
     Cancel(RequestId),
     Message { party: Party, bytes: Vec<u8> },
     Lane { party: Party, lane: Lane, up: bool },
+    TwinMessage { bytes: Vec<u8> },
+    TwinLink { up: bool },
     Worked(Worked),
     Look(Box<dyn FnOnce(&Matcher) + Send>),
     Tick,
     Finish { until: Instant, done: oneshot::Sender<()> },
 }
 
-/// The six streams to the holders.
+/// The six streams to the holders, and the one to the twin if there is one.
 pub(crate) struct Links {
     pub(crate) recrypt: [Link; 3],
     pub(crate) decide: [Link; 3],
+    pub(crate) twin: Option<Link>,
 }
 
 impl Links {
@@ -193,7 +196,7 @@ impl Core {
             }
         });
         let clock = Stopwatch::start();
-        let mut lanes = [[false; 2]; 3];
+        let (mut lanes, mut twin) = ([[false; 2]; 3], false);
         let mut pending: BTreeMap<RequestId, Pending> = BTreeMap::new();
         let mut finishing: Option<(Instant, oneshot::Sender<()>)> = None;
         while let Some(event) = self.inbox.recv().await {
@@ -240,6 +243,14 @@ impl Core {
                     metrics::gauge!("veilmatch_holder_connected", "holder" => party.to_string())
                         .set(f64::from(u8::from(after)));
                     self.matcher.set_connected(party, after)
+                }
+                Event::TwinMessage { bytes } => self.matcher.hear_twin(&bytes),
+                Event::TwinLink { up } if up == twin => continue,
+                Event::TwinLink { up } => {
+                    twin = up;
+                    tracing::info!(connected = up, "twin");
+                    metrics::gauge!("veilmatch_twin_connected").set(f64::from(u8::from(up)));
+                    if up { self.matcher.twin_connected() } else { self.matcher.twin_lost() }
                 }
                 Event::Worked(worked) => self.matcher.finish(worked),
                 Event::Look(look) => {
@@ -323,6 +334,13 @@ impl Core {
                 && let Err(error) = link.send(message.bytes)
             {
                 tracing::debug!(holder = %message.to, %error, "not sent");
+            }
+        }
+        for bytes in reaction.to_twin {
+            if let Some(twin) = &self.links.twin
+                && let Err(error) = twin.send(bytes)
+            {
+                tracing::debug!(%error, "not sent to the twin");
             }
         }
         for work in reaction.work {

@@ -13,21 +13,23 @@ use veilmatch_glwe::GLWE_2048_V1;
 use veilmatch_matching::{HotDimensions, Lane, Limits, Matcher};
 use veilmatch_service::{MetricsError, Transport, start_metrics};
 use veilmatch_transport::{
-    Identity, IdentityError, Link, LinkEvent, LinkOptions, Name, Outgoing, QueueLimits, Security, TlsError, channel,
-    listen, server,
+    Endpoint, Identity, IdentityError, Link, LinkEvent, LinkOptions, Name, Outgoing, QueueLimits, Security, TlsError,
+    channel, listen, server,
 };
 use veilmatch_wire::v1::key_holder_client::KeyHolderClient;
 use veilmatch_wire::v1::matcher_server::MatcherServer;
+use veilmatch_wire::v1::twin_client::TwinClient;
 use veilmatch_wire::{FILE_DESCRIPTOR_SET, MAX_MESSAGE_BYTES};
 
 use crate::config::{Config, Index};
 use crate::core::{Core, EVENTS, Event, Handle, Links};
+use crate::public_key::{self, PublicKeyError};
 use crate::register::{Register, RegisterError};
 use crate::service::Service;
 
 const TICK: Duration = Duration::from_millis(50);
 
-/// Why the matcher does not run.
+/// Why the matcher, or its twin, does not run.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RunError {
@@ -46,9 +48,18 @@ pub enum RunError {
     /// Metrics.
     #[error(transparent)]
     Metrics(#[from] MetricsError),
+    /// The public key of the scheme `paillier`.
+    #[error(transparent)]
+    PublicKey(#[from] PublicKeyError),
     /// The certificate is somebody else's.
     #[error("the certificate is for {found}, not for the matcher")]
     NotTheMatcher {
+        /// Whom it names.
+        found: Name,
+    },
+    /// The certificate is somebody else's.
+    #[error("the certificate is for {found}, not for the matcher's twin")]
+    NotTheTwin {
         /// Whom it names.
         found: Name,
     },
@@ -68,7 +79,9 @@ impl Explain for RunError {
             Self::Identity(e) => e.code(),
             Self::Tls(e) => e.code(),
             Self::Metrics(e) => e.code(),
+            Self::PublicKey(e) => e.code(),
             Self::NotTheMatcher { .. } => "not-the-matcher",
+            Self::NotTheTwin { .. } => "not-the-twin",
             Self::Threads => "threads",
             Self::Serve(_) => "serve",
         }
@@ -81,7 +94,8 @@ impl Explain for RunError {
             Self::Identity(e) => e.status(),
             Self::Tls(e) => e.status(),
             Self::Metrics(e) => e.status(),
-            Self::NotTheMatcher { .. } => Status::FailedPrecondition,
+            Self::PublicKey(e) => e.status(),
+            Self::NotTheMatcher { .. } | Self::NotTheTwin { .. } => Status::FailedPrecondition,
             Self::Threads => Status::ResourceExhausted,
             Self::Serve(_) => Status::Unavailable,
         }
@@ -94,8 +108,12 @@ impl Explain for RunError {
             Self::Identity(e) => e.advice(),
             Self::Tls(e) => e.advice(),
             Self::Metrics(e) => e.advice(),
+            Self::PublicKey(e) => e.advice(),
             Self::NotTheMatcher { .. } => "issue a certificate for the name matcher.veilmatch",
-            Self::Threads => "raise the limit of threads, or lower limits.scan_threads",
+            Self::NotTheTwin { .. } => {
+                "issue a certificate for the name twin.veilmatch: veilmatch pki issue --for twin"
+            }
+            Self::Threads => "raise the limit of threads, or lower those of [limits]",
             Self::Serve(_) => "look at the log; start it again",
         }
     }
@@ -148,6 +166,10 @@ impl Bound {
         let mut matcher = Matcher::new(GLWE_2048_V1, limits, image);
         let Index { hot_dimensions, collections: by_collection } = config.index.clone();
         matcher.set_hot_dimensions(HotDimensions { default: hot_dimensions, collections: by_collection });
+        if let Some(paillier) = &config.paillier {
+            let memory = usize::try_from(paillier.memory.as_u64()).unwrap_or(usize::MAX);
+            matcher.set_public_key(public_key::read(&paillier.public_key)?, memory);
+        }
         let took = begun.elapsed().as_millis() as u64;
         tracing::info!(collections, templates, intents, milliseconds = took, "store loaded");
         let incoming = listen(config.listen, security.trust())?;
@@ -173,6 +195,7 @@ impl Bound {
         for party in Party::ALL {
             drop(matcher.set_connected(party, false));
         }
+        drop(matcher.twin_lost());
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(config.limits.scan_threads as usize)
             .thread_name(|i| format!("scan-{i}"))
@@ -291,7 +314,45 @@ fn dial(config: &Config, security: &Security, events: &mpsc::Sender<Event>) -> R
     let lanes = |lane: Lane| -> Result<[Link; 3], RunError> {
         Ok([open(Party::K0, lane)?, open(Party::K1, lane)?, open(Party::K2, lane)?])
     };
-    Ok(Links { recrypt: lanes(Lane::Recrypt)?, decide: lanes(Lane::Decide)? })
+    let twin = match &config.paillier {
+        Some(paillier) => Some(dial_twin(&paillier.twin, options, security, events)?),
+        None => None,
+    };
+    Ok(Links { recrypt: lanes(Lane::Recrypt)?, decide: lanes(Lane::Decide)?, twin })
+}
+
+/// Opens the stream to the twin; it comes back by itself as well.
+fn dial_twin(
+    endpoint: &Endpoint,
+    options: LinkOptions,
+    security: &Security,
+    events: &mpsc::Sender<Event>,
+) -> Result<Link, RunError> {
+    let client = TwinClient::new(channel(endpoint, security, &Name::Twin)?);
+    let (sender, mut news) = mpsc::channel(64);
+    let stream = move |outgoing: Outgoing| {
+        let mut client = client.clone();
+        async move { client.evaluate(outgoing).await }
+    };
+    let link = Link::spawn(stream, options, sender);
+    let events = events.clone();
+    tokio::spawn(async move {
+        while let Some(event) = news.recv().await {
+            let event = match event {
+                LinkEvent::Up => Event::TwinLink { up: true },
+                LinkEvent::Message(bytes) => Event::TwinMessage { bytes },
+                LinkEvent::Down(reason) => {
+                    tracing::debug!(%reason, "no stream to the twin");
+                    Event::TwinLink { up: false }
+                }
+                _ => continue,
+            };
+            if events.send(event).await.is_err() {
+                return;
+            }
+        }
+    });
+    Ok(link)
 }
 
 fn tick(events: mpsc::Sender<Event>) -> JoinHandle<()> {

@@ -6,10 +6,11 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
-use veilmatch_domain::{CollectionId, Party, Purpose, SubjectId};
+use veilmatch_domain::{CollectionId, Party, Purpose, SchemeName, SubjectId};
 use veilmatch_gallery::{CollectionIndex, Description};
 use veilmatch_glwe::{ClientAnswer, ClientRequest, Refusal, Verdict};
 use veilmatch_matching::MatcherError;
+use veilmatch_paillier::KeySize;
 use veilmatch_sealed::{Administration, SealedTemplate, SignedErasure};
 use veilmatch_service::now;
 use veilmatch_transport::{Name, Trust, peer_name};
@@ -123,6 +124,7 @@ fn describe(name: &CollectionId, description: &Description, index: &CollectionIn
     CollectionInfo {
         name: name.clone(),
         dimension: description.dimension,
+        scheme: scheme_of(description),
         parameters: description.parameters.clone(),
         group_capacity: description.group_capacity,
         templates: index.len() as u64,
@@ -130,6 +132,12 @@ fn describe(name: &CollectionId, description: &Description, index: &CollectionIn
         groups: index.groups().count() as u64,
         created: description.created,
     }
+}
+
+/// The scheme that the parameter set belongs to.
+fn scheme_of(description: &Description) -> SchemeName {
+    let is_paillier = KeySize::ALL.into_iter().any(|size| size.parameters() == description.parameters);
+    if is_paillier { SchemeName::Paillier } else { SchemeName::Glwe }
 }
 
 fn template(subject: &SubjectId, stored: &veilmatch_gallery::StoredTemplate, sealed_bytes: u64) -> TemplateInfo {

@@ -327,6 +327,7 @@ async fn measure_services(
             disk_bytes: match role {
                 Role::Holder(party) => disk(&format!("k{}", party.index())),
                 Role::Matcher => disk("matcher"),
+                Role::Twin => disk("twin"),
             },
         })
         .collect();
@@ -498,6 +499,7 @@ async fn counters(running: &Running) -> Result<Counters, CliError> {
         let port = match role {
             Role::Holder(party) => ports.holder_metrics.get(party.index()).copied().unwrap_or_default(),
             Role::Matcher => ports.matcher_metrics,
+            Role::Twin => ports.twin_metrics,
         };
         let text = scrape(port).await.ok_or_else(|| {
             let reason = String::from("its metrics cannot be read");

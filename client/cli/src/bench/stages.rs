@@ -202,8 +202,6 @@ impl QueryCost {
             match *act {
                 Act::Work(_) if scanned => cost.shares += ms / 3.0,
                 Act::Work(_) => cost.recrypt += ms / 3.0,
-                // There is no twin under `glwe`.
-                Act::Message { to: Address::Twin, .. } => {}
                 Act::Message { to: Address::Matcher, from, .. } => {
                     heard |= matches!(from, Address::Holder(_));
                     cost.matcher += ms;
@@ -221,7 +219,7 @@ impl QueryCost {
                         (true, false) => cost.comparison += ms / 3.0,
                     }
                 }
-                Act::Message { to: Address::Client, .. } => {}
+                Act::Message { to: Address::Client | Address::Twin, .. } => {}
             }
         }
         cost

@@ -9,6 +9,8 @@
 //! cards/k0.card ...                public keys of the holders
 //! k0/keyholder.toml tls.crt tls.key holder.keys unlock data/ ...
 //! matcher/matcher.toml tls.crt tls.key data/
+//! paillier.pub                     the public key, if the deployment has the scheme `paillier`
+//! twin/twin.toml tls.crt tls.key   the matcher's twin, likewise
 //! logs/
 //! ```
 
@@ -20,12 +22,18 @@ use std::path::{Path, PathBuf};
 use veilmatch_domain::{ClientId, Explain, IdentifierError, Party, Status};
 use veilmatch_keyholder::card::write_card;
 use veilmatch_keyholder::keyfile::{Cost, HolderKeys, KeyFileError, Unlock};
+use veilmatch_keyholder::share::{ShareError, install_share, seal_share};
+use veilmatch_paillier::{KeySize, PublicKey};
 use veilmatch_sdk::{KeyFileError as SigningKeyError, SigningKeyFile};
 use veilmatch_secret::os_entropy;
+use veilmatch_service::fingerprint;
+use veilmatch_threshold::Dealt;
 use veilmatch_transport::{
-    Authority, FileError, Name, NameError, OperatorName, PkiError, write_new_private, write_public,
+    Authority, FileError, Name, NameError, OperatorName, PkiError, read_public, write_new_private, write_private,
+    write_public,
 };
 
+use super::Role;
 use super::pki::{ISSUED_FOR, VALID_FOR, from_now};
 
 /// The client id of a deployment's own profile.
@@ -49,6 +57,15 @@ pub enum DeploymentError {
     /// A holder's card.
     #[error(transparent)]
     Card(#[from] veilmatch_keyholder::card::CardError),
+    /// A share of a threshold key.
+    #[error(transparent)]
+    Share(#[from] Box<ShareError>),
+    /// A configuration file of its own cannot be read.
+    #[error(transparent)]
+    Config(#[from] veilmatch_service::ConfigError),
+    /// There is no key of the scheme `paillier`, or its file is damaged.
+    #[error("the deployment has no usable key of the scheme `paillier`")]
+    NoKey,
     /// A signing key.
     #[error(transparent)]
     SigningKey(#[from] SigningKeyError),
@@ -92,6 +109,9 @@ impl Explain for DeploymentError {
             Self::File(e) => e.code(),
             Self::KeyFile(e) => e.code(),
             Self::Card(e) => e.code(),
+            Self::Share(e) => e.code(),
+            Self::Config(e) => e.code(),
+            Self::NoKey => "no-public-key",
             Self::SigningKey(e) => e.code(),
             Self::Identifier(e) => e.code(),
             Self::Name(e) => e.code(),
@@ -108,6 +128,8 @@ impl Explain for DeploymentError {
             Self::File(e) => e.status(),
             Self::KeyFile(e) => e.status(),
             Self::Card(e) => e.status(),
+            Self::Share(e) => e.status(),
+            Self::Config(e) => e.status(),
             Self::SigningKey(e) => e.status(),
             Self::Identifier(e) => e.status(),
             Self::Name(e) => e.status(),
@@ -122,6 +144,9 @@ impl Explain for DeploymentError {
             Self::File(e) => e.advice(),
             Self::KeyFile(e) => e.advice(),
             Self::Card(e) => e.advice(),
+            Self::Share(e) => e.advice(),
+            Self::Config(e) => e.advice(),
+            Self::NoKey => "start the deployment with `veilmatch up --scheme paillier`",
             Self::SigningKey(e) => e.advice(),
             Self::Identifier(e) => e.advice(),
             Self::Name(e) => e.advice(),
@@ -144,16 +169,20 @@ pub struct Ports {
     pub matcher_metrics: u16,
     /// Metrics of the holders.
     pub holder_metrics: [u16; 3],
+    /// The twin; 0 if the deployment has none.
+    pub twin: u16,
+    /// Metrics of the twin.
+    pub twin_metrics: u16,
 }
 
 impl Ports {
-    /// Eight ports in a row.
+    /// Ten ports in a row.
     ///
     /// # Errors
     /// [`DeploymentError::Port`] if one is in use.
     pub fn from_base(base: u16) -> Result<Self, DeploymentError> {
         let port = |i: u16| base.saturating_add(i);
-        for i in 0..8 {
+        for i in 0..10 {
             let _free =
                 TcpListener::bind(("127.0.0.1", port(i))).map_err(|_| DeploymentError::Port { port: port(i) })?;
         }
@@ -162,10 +191,12 @@ impl Ports {
             holders: [port(1), port(2), port(3)],
             matcher_metrics: port(4),
             holder_metrics: [port(5), port(6), port(7)],
+            twin: port(8),
+            twin_metrics: port(9),
         })
     }
 
-    /// Eight ports that are free at the moment.
+    /// Ten ports that are free at the moment.
     ///
     /// # Errors
     /// [`DeploymentError::Port`] if the machine has none.
@@ -183,6 +214,8 @@ impl Ports {
             holders: [port()?, port()?, port()?],
             matcher_metrics: port()?,
             holder_metrics: [port()?, port()?, port()?],
+            twin: port()?,
+            twin_metrics: port()?,
         })
     }
 }
@@ -279,6 +312,96 @@ impl Deployment {
         self.at(&label(party)).join("keyholder.toml")
     }
 
+    /// The twin's configuration file.
+    #[must_use]
+    pub fn twin_config(&self) -> PathBuf {
+        self.at("twin").join("twin.toml")
+    }
+
+    /// Whether it has a key of the scheme `paillier` and a twin.
+    #[must_use]
+    pub fn has_twin(&self) -> bool {
+        veilmatch_matcher::Config::load(&self.matcher_config()).is_ok_and(|config| config.paillier.is_some())
+    }
+
+    /// Whose processes it has, in the order in which they are started.
+    #[must_use]
+    pub fn roles(&self) -> Vec<Role> {
+        let twin = self.has_twin().then_some(Role::Twin);
+        Party::ALL.into_iter().map(Role::Holder).chain(twin).chain([Role::Matcher]).collect()
+    }
+
+    fn public_key(&self) -> PathBuf {
+        self.at("paillier.pub")
+    }
+
+    fn share(&self, party: Party) -> PathBuf {
+        self.at(&label(party)).join("paillier.share")
+    }
+
+    /// Whether a dealer's results are here.
+    #[must_use]
+    pub fn is_dealt(&self) -> bool {
+        self.public_key().is_file()
+    }
+
+    /// The size of its key of the scheme `paillier`.
+    ///
+    /// # Errors
+    /// [`DeploymentError::NoKey`] if there is none.
+    pub fn key_size(&self) -> Result<KeySize, DeploymentError> {
+        let bytes = read_public(&self.public_key(), 16 << 10).map_err(|_| DeploymentError::NoKey)?;
+        PublicKey::from_bytes(&bytes).map(|key| key.size()).map_err(|_| DeploymentError::NoKey)
+    }
+
+    /// Keeps what a dealer made: the shares, each sealed to its holder's card, then the public key.
+    ///
+    /// # Errors
+    /// [`DeploymentError`].
+    pub fn keep_key(&self, dealt: &Dealt) -> Result<(), DeploymentError> {
+        for share in &dealt.shares {
+            let card = veilmatch_keyholder::card::read_card(&self.card(share.party()))?;
+            let sealed = seal_share(share, &card, os_entropy().as_mut()).map_err(Box::new)?;
+            write_private(&self.share(share.party()), &sealed)?;
+        }
+        Ok(write_public(&self.public_key(), &dealt.key.to_bytes())?)
+    }
+
+    /// Gives the holders their shares of the key that is kept here, and makes the twin. Nothing may run meanwhile. Can be repeated
+    /// if it was interrupted.
+    ///
+    /// # Errors
+    /// [`DeploymentError`].
+    pub fn add_twin(&self, port: u16, metrics: u16) -> Result<(), DeploymentError> {
+        let bytes = read_public(&self.public_key(), 16 << 10).map_err(|_| DeploymentError::NoKey)?;
+        let key = PublicKey::from_bytes(&bytes).map_err(|_| DeploymentError::NoKey)?;
+        let fingerprint = fingerprint(&key.digest().0);
+        for party in Party::ALL {
+            let config = veilmatch_keyholder::config::Config::load(&self.holder_config(party))?;
+            let unlock = Unlock::key_file(&self.at(&label(party)).join("unlock"))?;
+            install_share(&config, &unlock, &self.share(party), &fingerprint).map_err(Box::new)?;
+        }
+        let authority = Authority::load(&self.at("ca.crt"), &self.at("ca.key"))?;
+        make_folder(&self.at("twin"))?;
+        let hosts = [String::from("localhost"), String::from("127.0.0.1")];
+        let issued = authority.issue(&Name::Twin, &hosts, from_now(ISSUED_FOR))?;
+        issued.save(&self.at("twin/tls.crt"), &self.at("twin/tls.key"))?;
+        let matcher = fs::read_to_string(self.matcher_config());
+        let matcher = matcher.map_err(|e| FileError::Read { path: self.matcher_config(), kind: e.kind() })?;
+        let holders = holders_of(&matcher);
+        write_public(&self.twin_config(), twin_config(port, metrics, &holders).as_bytes())?;
+        // The matcher's file comes last: one with a twin is of a whole one.
+        let matcher = format!(
+            "{matcher}\n[twin]\nurl = \"https://127.0.0.1:{port}\"\n\n[paillier]\npublic_key = \"../paillier.pub\"\n"
+        );
+        write_public(&self.matcher_config(), matcher.as_bytes())?;
+        for party in Party::ALL {
+            // They are in the holders' memories; a file that stays is sealed.
+            let _ = fs::remove_file(self.share(party));
+        }
+        Ok(())
+    }
+
     /// The matcher's configuration file.
     #[must_use]
     pub fn matcher_config(&self) -> PathBuf {
@@ -297,7 +420,14 @@ impl Deployment {
             holders: [0; 3],
             matcher_metrics: matcher.metrics.map_or(0, |address| address.port()),
             holder_metrics: [0; 3],
+            twin: 0,
+            twin_metrics: 0,
         };
+        if matcher.paillier.is_some() {
+            let twin = veilmatch_matcher::TwinConfig::load(&self.twin_config()).map_err(CliError::protocol)?;
+            ports.twin = twin.listen.port();
+            ports.twin_metrics = twin.metrics.map_or(0, |address| address.port());
+        }
         for ((port, metrics), party) in ports.holders.iter_mut().zip(&mut ports.holder_metrics).zip(Party::ALL) {
             let path = self.holder_config(party);
             let holder = veilmatch_keyholder::config::Config::load(&path).map_err(CliError::protocol)?;
@@ -351,6 +481,24 @@ fn matcher_config(ports: Ports, administrator: &str) -> String {
          [holders]\nk0 = \"https://127.0.0.1:{k0}\"\nk1 = \"https://127.0.0.1:{k1}\"\nk2 = \"https://127.0.0.1:{k2}\"\n\n\
          [log]\nformat = \"text\"\n\n[metrics]\nlisten = \"127.0.0.1:{}\"\n",
         ports.matcher, ports.matcher_metrics,
+    )
+}
+
+/// The lines of the table of holders in a matcher's configuration as it is made here.
+fn holders_of(matcher: &str) -> String {
+    let lines = matcher.lines().skip_while(|line| *line != "[holders]").skip(1);
+    lines
+        .take_while(|line| !line.starts_with('['))
+        .filter(|line| !line.is_empty())
+        .map(|line| format!("{line}\n"))
+        .collect()
+}
+
+fn twin_config(port: u16, metrics: u16, holders: &str) -> String {
+    format!(
+        "# Made by `veilmatch`; server/matcher/samples/twin.toml explains the keys.\n\
+         listen = \"127.0.0.1:{port}\"\npublic_key = \"../paillier.pub\"\n\n{TLS}\n[holders]\n{holders}\n\
+         [log]\nformat = \"text\"\n\n[metrics]\nlisten = \"127.0.0.1:{metrics}\"\n"
     )
 }
 

@@ -1,6 +1,6 @@
-//! A whole deployment in one folder and on one machine: certificates, keys, configuration files, five processes.
+//! A whole deployment in one folder and on one machine: certificates, keys, configuration files, the processes.
 //!
-//! For development, demonstrations and tests. All five parties then run on one machine under one user: whoever owns it
+//! For development, demonstrations and tests. All parties then run on one machine under one user: whoever owns it
 //! could read everything. `docs/operations.md` says how the same files are made at three organisations.
 
 mod deployment;

@@ -1,4 +1,4 @@
-//! The five processes of a deployment, as children of this one.
+//! The processes of a deployment, as children of this one.
 
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
@@ -17,12 +17,14 @@ use super::{Deployment, DeploymentError};
 pub enum Role {
     /// A key holder.
     Holder(Party),
+    /// The matcher's twin, if the deployment has one.
+    Twin,
     /// The matcher.
     Matcher,
 }
 
 impl Role {
-    /// All of them, holders first.
+    /// Those of every deployment, holders first. [`Deployment::roles`] has the twin as well.
     pub const ALL: [Role; 4] =
         [Role::Holder(Party::K0), Role::Holder(Party::K1), Role::Holder(Party::K2), Role::Matcher];
 }
@@ -31,8 +33,18 @@ impl std::fmt::Display for Role {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Role::Holder(party) => write!(f, "key holder {party}"),
+            Role::Twin => f.write_str("twin"),
             Role::Matcher => f.write_str("matcher"),
         }
+    }
+}
+
+/// The name of a role's folder and log.
+fn name_of(role: Role) -> String {
+    match role {
+        Role::Holder(party) => label(party),
+        Role::Twin => String::from("twin"),
+        Role::Matcher => String::from("matcher"),
     }
 }
 
@@ -62,13 +74,13 @@ impl std::fmt::Debug for Processes {
 }
 
 impl Processes {
-    /// Starts all four servers. `program` is the `veilmatch` to run them with. Must be called inside a tokio runtime.
+    /// Starts all servers. `program` is the `veilmatch` to run them with. Must be called inside a tokio runtime.
     ///
     /// # Errors
     /// [`DeploymentError::Process`].
     pub fn start(program: &Path, deployment: &Deployment) -> Result<Self, DeploymentError> {
         let mut processes = Self { program: program.to_owned(), deployment: deployment.clone(), running: Vec::new() };
-        for role in Role::ALL {
+        for role in deployment.roles() {
             processes.spawn(role, Duration::ZERO)?;
         }
         Ok(processes)
@@ -76,9 +88,11 @@ impl Processes {
 
     fn spawn(&mut self, role: Role, pause: Duration) -> Result<(), DeploymentError> {
         let failed = |e: std::io::Error| DeploymentError::Process { role: role.to_string(), reason: e.to_string() };
-        let (name, config) = match role {
-            Role::Holder(party) => (label(party), self.deployment.holder_config(party)),
-            Role::Matcher => (String::from("matcher"), self.deployment.matcher_config()),
+        let name = name_of(role);
+        let config = match role {
+            Role::Holder(party) => self.deployment.holder_config(party),
+            Role::Twin => self.deployment.twin_config(),
+            Role::Matcher => self.deployment.matcher_config(),
         };
         let path = self.deployment.logs().join(format!("{name}.log"));
         let log = OpenOptions::new().create(true).append(true).open(path).map_err(failed)?;
@@ -159,10 +173,7 @@ impl Processes {
     pub fn check(&mut self) -> Result<(), DeploymentError> {
         for process in &mut self.running {
             if let Ok(Some(status)) = process.child.try_wait() {
-                let name = match process.role {
-                    Role::Holder(party) => label(party),
-                    Role::Matcher => String::from("matcher"),
-                };
+                let name = name_of(process.role);
                 let log = std::fs::read_to_string(self.deployment.logs().join(format!("{name}.log")));
                 let last = log.unwrap_or_default().lines().rev().take(2).collect::<Vec<_>>().join(" / ");
                 let reason = format!("it ended with {status}: {last}");
@@ -175,7 +186,7 @@ impl Processes {
     /// Ends all processes in order: the matcher first, so that it can finish what it has acknowledged.
     pub async fn stop(mut self) {
         self.running.sort_by_key(|p| std::cmp::Reverse(p.role));
-        for role in Role::ALL.into_iter().rev() {
+        for role in self.deployment.roles().into_iter().rev() {
             self.signal(role, rustix::process::Signal::TERM);
             if let Some(process) = self.running.iter_mut().find(|p| p.role == role)
                 && timeout(PATIENCE, process.child.wait()).await.is_err()

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
-use veilmatch_domain::{ClientId, CollectionDescription, CollectionId, Party, Policy, Roles};
+use veilmatch_domain::{ClientId, CollectionDescription, CollectionId, Party, Policy, Roles, SchemeName};
 use veilmatch_glwe::GLWE_2048_V1;
 use veilmatch_sdk::{HolderCard, Options, SigningKeyFile, Veilmatch};
 use veilmatch_sealed::Administration;
@@ -14,6 +14,7 @@ use super::deployment::CLIENT;
 use super::{Deployment, DeploymentError, Processes};
 use crate::exit::CliError;
 use crate::operator::Operator;
+use crate::services::{scrape, sum};
 
 /// How long the processes may take to find each other.
 const START: Duration = Duration::from_secs(60);
@@ -49,6 +50,7 @@ impl Running {
                 .map_err(CliError::protocol)?;
         }
         running.wait_for_matcher().await?;
+        running.wait_for_twin().await?;
         Ok(running)
     }
 
@@ -108,6 +110,33 @@ impl Running {
         }
     }
 
+    /// Waits until the twin, if there is one, is connected to the matcher and to all holders.
+    ///
+    /// # Errors
+    /// [`CliError`].
+    pub async fn wait_for_twin(&mut self) -> Result<(), CliError> {
+        if !self.deployment.has_twin() {
+            return Ok(());
+        }
+        let ports = self.deployment.ports()?;
+        let deadline = Instant::now() + START;
+        loop {
+            let matcher = scrape(ports.matcher_metrics).await.unwrap_or_default();
+            let twin = scrape(ports.twin_metrics).await.unwrap_or_default();
+            if sum(&matcher, "veilmatch_twin_connected") == 1 && sum(&twin, "veilmatch_twin_holder_connected") == 3 {
+                return Ok(());
+            }
+            self.processes.check().map_err(CliError::protocol)?;
+            if Instant::now() >= deadline {
+                return Err(CliError::protocol(DeploymentError::Process {
+                    role: super::Role::Twin.to_string(),
+                    reason: String::from("it is not connected to the matcher and all key holders"),
+                }));
+            }
+            sleep(POLL).await;
+        }
+    }
+
     async fn register_client(&self) -> Result<(), CliError> {
         let key = self.deployment.signing_key()?.key().verifying_key();
         let client = ClientId::new(CLIENT).map_err(CliError::protocol)?;
@@ -121,7 +150,11 @@ impl Running {
     /// # Errors
     /// [`CliError`].
     pub async fn create_collection(&self, collection: &CollectionId, policy: Policy) -> Result<(), CliError> {
-        let parameters = GLWE_2048_V1.name.parse().map_err(CliError::protocol)?;
+        let parameters = match policy.scheme {
+            SchemeName::Glwe => GLWE_2048_V1.name,
+            SchemeName::Paillier => self.deployment.key_size().map_err(CliError::protocol)?.parameters(),
+        };
+        let parameters = parameters.parse().map_err(CliError::protocol)?;
         let description = CollectionDescription { parameters, group_capacity: 0 };
         let action = Administration::SetPolicy { collection: collection.clone(), policy, description };
         self.operator.at_holders(&Party::ALL, &action).await?;

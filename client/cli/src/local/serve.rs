@@ -23,6 +23,11 @@ pub fn serve(role: Role, config: &Path) -> Result<(), CliError> {
             start_logs(config.log);
             runtime.block_on(veilmatch_matcher::run(config, ended_by_signal())).map_err(CliError::protocol)
         }
+        Role::Twin => {
+            let config = veilmatch_matcher::TwinConfig::load(config).map_err(CliError::protocol)?;
+            start_logs(config.log);
+            runtime.block_on(veilmatch_matcher::run_twin(config, ended_by_signal())).map_err(CliError::protocol)
+        }
         Role::Holder(_) => {
             let config = veilmatch_keyholder::config::Config::load(config).map_err(CliError::protocol)?;
             let unlock = Unlock::from_environment(config.unlock.as_deref()).map_err(CliError::protocol)?;

@@ -2,13 +2,15 @@
 
 use clap::Subcommand;
 use serde::Serialize;
-use veilmatch_domain::{CollectionDescription, CollectionId, Dimension};
+use veilmatch_domain::{CollectionDescription, CollectionId, Dimension, SchemeName};
 use veilmatch_glwe::GLWE_2048_V1;
+use veilmatch_paillier::KeySize;
 use veilmatch_sdk::CollectionInfo;
 use veilmatch_sealed::Administration;
 
 use super::policy::PolicyArguments;
 use super::{Answer, At, Output, Session, bad_input, finish};
+use crate::dealer;
 use crate::exit::{CliError, Verdict};
 use crate::report::{count, table};
 use crate::services::stopped;
@@ -28,9 +30,10 @@ Examples:
   veilmatch collections create staff --dim 512
   veilmatch collections create doors --dim 256 --no-exists --no-best --max-matches 0
   veilmatch collections create staff --dim 512 --per-client 500 --at k1
+  veilmatch collections create vault --dim 512 --scheme paillier
 
 Needs the administrator's key and an operator's certificate in the profile.
-For a collection that exists it changes the policy; the dimension stays.";
+For a collection that exists it changes the policy; dimension and scheme stay.";
 
 /// What to do with collections.
 #[derive(Debug, Subcommand)]
@@ -59,6 +62,12 @@ pub enum Collections {
         /// Dimension of its embeddings, 16 to 1024
         #[arg(long, value_name = "D", value_parser = dimension)]
         dim: Dimension,
+        /// Scheme: `glwe`, or `paillier`, for which the dealer's ceremony must have been held and the twin must run
+        #[arg(long, value_name = "NAME", default_value_t = SchemeName::Glwe)]
+        scheme: SchemeName,
+        /// Bits of the dealer's key, for the scheme `paillier`: 2048 or 3072
+        #[arg(long, value_name = "N", default_value = "2048", value_parser = dealer::key_size)]
+        key_bits: KeySize,
         /// Most templates in one packed group; 0 leaves it to the matcher
         #[arg(long, value_name = "N", default_value_t = 0)]
         group_capacity: u32,
@@ -83,6 +92,7 @@ fn dimension(text: &str) -> Result<Dimension, String> {
 struct Line {
     name: String,
     dimension: usize,
+    scheme: &'static str,
     parameters: String,
     group_capacity: u32,
     templates: u64,
@@ -97,6 +107,7 @@ impl From<CollectionInfo> for Line {
         Self {
             name: info.name.to_string(),
             dimension: info.dimension.get(),
+            scheme: info.scheme.as_str(),
             parameters: info.parameters,
             group_capacity: info.group_capacity,
             templates: info.templates,
@@ -129,7 +140,7 @@ impl Answer for Listed {
 
 impl Answer for Line {
     fn text(&self) -> String {
-        let Self { name, dimension, parameters, created, .. } = self;
+        let Self { name, dimension, scheme, parameters, created, .. } = self;
         // What nobody limited, the matcher's planner does.
         let limit = match self.group_capacity {
             0 | u32::MAX => String::new(),
@@ -138,7 +149,7 @@ impl Answer for Line {
         let [templates, pending, groups] = [self.templates, self.pending, self.groups].map(count);
         format!(
             "collection  {name}\ndimension   {dimension}\ntemplates   {templates}, {pending} of them not searchable yet\n\
-             groups      {groups}{limit}\nparameters  {parameters}\n\
+             groups      {groups}{limit}\nscheme      {scheme}\nparameters  {parameters}\n\
              created     {created} (seconds since 1970)\n"
         )
     }
@@ -169,9 +180,13 @@ pub(super) async fn run(session: &Session<'_>, what: &Collections) -> Result<Ver
             let collection = veilmatch.collection(name.as_str()).map_err(stopped)?;
             finish(&Line::from(collection.info().await.map_err(stopped)?), output.json)
         }
-        Collections::Create { name, dim, group_capacity, at, output, policy } => {
-            let policy = policy.policy(*dim).map_err(bad_input)?;
-            let parameters = GLWE_2048_V1.name.parse().map_err(CliError::protocol)?;
+        Collections::Create { name, dim, scheme, key_bits, group_capacity, at, output, policy } => {
+            let policy = policy.policy(*dim, *scheme).map_err(bad_input)?;
+            let parameters = match scheme {
+                SchemeName::Glwe => GLWE_2048_V1.name,
+                SchemeName::Paillier => key_bits.parameters(),
+            };
+            let parameters = parameters.parse().map_err(CliError::protocol)?;
             let description = CollectionDescription { parameters, group_capacity: *group_capacity };
             let action = Administration::SetPolicy { collection: name.clone(), policy, description };
             let operator = session.profile()?.operator()?;

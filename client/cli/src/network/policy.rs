@@ -61,7 +61,7 @@ pub struct PolicyArguments {
 }
 
 impl PolicyArguments {
-    pub(super) fn policy(&self, dimension: Dimension) -> Result<Policy, PolicyError> {
+    pub(super) fn policy(&self, dimension: Dimension, scheme: SchemeName) -> Result<Policy, PolicyError> {
         let policy = Policy {
             dimension,
             lowest_threshold: self.lowest_threshold,
@@ -86,7 +86,7 @@ impl PolicyArguments {
                 most_groups,
                 lowest_threshold: self.preselect_lowest,
             }),
-            scheme: SchemeName::Glwe,
+            scheme,
         };
         policy.validate().map(|()| policy)
     }
@@ -105,7 +105,17 @@ mod tests {
 
     fn policy(options: &[&str]) -> Result<Policy, PolicyError> {
         let arguments = Only::try_parse_from([&["x"], options].concat()).unwrap();
-        arguments.policy.policy(Dimension::new(64).unwrap())
+        arguments.policy.policy(Dimension::new(64).unwrap(), SchemeName::Glwe)
+    }
+
+    #[test]
+    fn the_scheme_is_in_it_and_paillier_has_no_preselection() {
+        let with = |options: &[&str]| {
+            let arguments = Only::try_parse_from([&["x"], options].concat()).unwrap();
+            arguments.policy.policy(Dimension::new(64).unwrap(), SchemeName::Paillier)
+        };
+        assert_eq!(with(&[]).unwrap().scheme, SchemeName::Paillier);
+        assert!(with(&["--preselect-groups", "9", "--preselect-least", "32"]).is_err());
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod holders;
 mod load;
 mod lock_out;
 mod matchers;
+mod paillier;
 mod preselection;
 mod proxy;
 mod replays;

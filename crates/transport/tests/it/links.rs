@@ -36,6 +36,7 @@ impl KeyHolder for Echo {
     type RecryptStream = Replies;
     type DecideStream = Replies;
     type PeerStream = Replies;
+    type ProbeSharesStream = Replies;
     type AuditStream = Entries;
     type RestoreStream = Replies;
 
@@ -73,6 +74,9 @@ impl KeyHolder for Echo {
         Err(Status::unimplemented(""))
     }
     async fn decide(&self, _: Request<Streaming<Chunk>>) -> Result<Response<Replies>, Status> {
+        Err(Status::unimplemented(""))
+    }
+    async fn probe_shares(&self, _: Request<v1::ProbeSharesRequest>) -> Result<Response<Replies>, Status> {
         Err(Status::unimplemented(""))
     }
     async fn audit(&self, _: Request<v1::AuditRequest>) -> Result<Response<Entries>, Status> {

@@ -4,7 +4,7 @@ use tonic::{Code, Status};
 use veilmatch_domain::Party;
 use veilmatch_keyholder::card::read_card;
 use veilmatch_transport::{Name, QueueLimits, queue};
-use veilmatch_wire::v1::{AuditRequest, RestoreRequest, SignedRequest, StatusRequest};
+use veilmatch_wire::v1::{AuditRequest, ProbeSharesRequest, RestoreRequest, SignedRequest, StatusRequest};
 
 use crate::deployment::{Client, Deployment, code, operator};
 
@@ -18,6 +18,7 @@ async fn call(client: &mut Client, rpc: &str) -> Result<(), Status> {
         "Recrypt" => client.recrypt(outgoing).await.map(drop),
         "Decide" => client.decide(outgoing).await.map(drop),
         "Peer" => client.peer(outgoing).await.map(drop),
+        "ProbeShares" => client.probe_shares(ProbeSharesRequest {}).await.map(drop),
         "Audit" => client.audit(AuditRequest { from_sequence: 0, limit: 1 }).await.map(drop),
         "Restore" => {
             let party = veilmatch_wire::v1::Party::K0.into();
@@ -33,18 +34,21 @@ async fn every_call_is_refused_to_everybody_else() {
     let running = deployment.start(Party::K1).await;
     let client = Name::Client("desk-1".parse().unwrap());
     let (k0, k1, k2) = (Name::Holder(Party::K0), Name::Holder(Party::K1), Name::Holder(Party::K2));
-    let everybody = [operator(), client, Name::Matcher, k0.clone(), k1, k2];
+    let everybody = [operator(), client, Name::Matcher, Name::Twin, k0.clone(), k1, k2];
     let allowed = |rpc: &str, name: &Name| match rpc {
         "Status" => true,
         "Administer" | "Ceremony" | "Audit" => *name == operator(),
         "Recrypt" | "Decide" => *name == Name::Matcher,
+        // What goes to the twin never goes to the matcher.
+        "ProbeShares" => *name == Name::Twin,
         // K0 dials K1, K1 dials K2; only the holder that lost its keys asks for them.
         "Peer" | "Restore" => *name == k0,
         other => panic!("{other}"),
     };
     for name in &everybody {
         let mut caller = deployment.call_as(name, Party::K1);
-        for rpc in ["Status", "Administer", "Ceremony", "Recrypt", "Decide", "Peer", "Audit", "Restore"] {
+        for rpc in ["Status", "Administer", "Ceremony", "Recrypt", "Decide", "Peer", "ProbeShares", "Audit", "Restore"]
+        {
             let answer = call(&mut caller, rpc).await;
             if allowed(rpc, name) {
                 let refused = answer.as_ref().is_err_and(|status| status.code() == Code::PermissionDenied);

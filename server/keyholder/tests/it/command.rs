@@ -93,3 +93,44 @@ async fn sigterm_ends_it_in_order_and_sigkill_loses_nothing() {
     kill_process(Pid::from_child(&ended.0), Signal::TERM).unwrap();
     assert_eq!(ended.0.wait().unwrap().code(), Some(0));
 }
+
+#[test]
+fn a_share_is_installed_if_it_is_this_holders_and_of_the_key_that_was_compared() {
+    use veilmatch_keyholder::card::read_card;
+    use veilmatch_keyholder::share::seal_share;
+    use veilmatch_paillier::KeySize;
+    use veilmatch_secret::os_entropy;
+    use veilmatch_threshold::test_keys;
+
+    let deployment = Deployment::new();
+    let config = deployment.config_path(Party::K1);
+    let dealt = test_keys::deal(KeySize::Bits2048, &mut *os_entropy()).unwrap();
+    let fingerprint = veilmatch_service::fingerprint(&dealt.key.digest().0);
+    for (party, share) in Party::ALL.into_iter().zip(&dealt.shares) {
+        let card = read_card(&deployment.path(&format!("k{}.card", party.index()))).unwrap();
+        let sealed = seal_share(share, &card, &mut *os_entropy()).unwrap();
+        std::fs::write(deployment.path(&format!("k{}.share", party.index())), sealed).unwrap();
+    }
+    let install = |share: &str, fingerprint: &str| {
+        let (share, config) = (deployment.path(share), config.to_str().unwrap());
+        output(
+            &deployment,
+            &["install-share", share.to_str().unwrap(), "--fingerprint", fingerprint, "--config", config],
+        )
+    };
+    let (code, text) = install("k1.share", &fingerprint.replacen(['0', '1', '2', '3', '4'], "5", 1));
+    assert!(code == Some(3) && text.contains(&fingerprint), "{text}");
+    let (code, text) = install("k0.share", &fingerprint);
+    assert!(code == Some(3) && text.contains("is for key holder K0; this is key holder K1"), "{text}");
+    for _ in 0..2 {
+        let (code, text) = install("k1.share", &fingerprint);
+        assert!(code == Some(0) && text.contains("paillier-2048-v1"), "{text}");
+    }
+    // A second ceremony deals another key, even from the same primes: the holder keeps the first.
+    let other = test_keys::deal(KeySize::Bits2048, &mut *os_entropy()).unwrap();
+    let card = read_card(&deployment.path("k1.card")).unwrap();
+    let sealed = seal_share(&other.shares[1], &card, &mut *os_entropy()).unwrap();
+    std::fs::write(deployment.path("k1.share"), sealed).unwrap();
+    let (code, text) = install("k1.share", &veilmatch_service::fingerprint(&other.key.digest().0));
+    assert!(code == Some(3) && text.contains("another key"), "{text}");
+}
