@@ -363,7 +363,7 @@ mod tests {
         // The test sees what it looks for: masks no longer than what they hide.
         let short = [most, -most].map(|score| {
             let mut seen: Vec<u128> = opened[0].iter().map(|v| v % (1 << slots.offset)).collect();
-            seen.iter_mut().for_each(|v| *v = u128::try_from(&offset + score).unwrap() + *v);
+            seen.iter_mut().for_each(|v| *v += u128::try_from(&offset + score).unwrap());
             seen.sort_unstable();
             seen
         });
