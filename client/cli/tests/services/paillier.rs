@@ -15,7 +15,7 @@ use veilmatch_transport::{Endpoint, Name, OperatorName, QueueLimits, channel, qu
 use veilmatch_wire::v1::twin_client::TwinClient;
 
 use crate::cluster::{
-    Cluster, PAILLIER_SEARCH, PEOPLE, RECOVERY, SLACK, Setup, current, described, face, person, threshold, until,
+    Cluster, PAILLIER_SEARCH, PEOPLE, RECOVERY, SLACK, Setup, current, described, face, names, person, threshold, until,
 };
 
 /// An error that points at the twin, whoever noticed first.
@@ -108,4 +108,29 @@ async fn a_twin_is_killed_hangs_and_comes_back() {
     assert_eq!(found, veilmatch_domain::Outcome::Best(None));
     let found = cluster.faces.identify(&face(3), Ask::Matches { max: 3 }, threshold()).await.unwrap();
     assert_eq!(found, veilmatch_domain::Outcome::Matches(vec![SubjectId::new(person(3)).unwrap()]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_holder_without_a_way_to_the_twin_says_so_at_once() {
+    let setup = Setup::paillier().await;
+    let proxy = setup.between(Role::Twin, Party::K1).await;
+    let cluster = setup.start().await;
+    cluster.finds(0).await.unwrap();
+    proxy.cut();
+    // The matcher and the two other holders still reach the twin: K1 alone can know. Until it has heard of the cut, what it sends
+    // is lost and the deadline ends the search.
+    let faces = cluster.once();
+    let patience = Instant::now();
+    let (error, took) = loop {
+        let begun = Instant::now();
+        match faces.verify(&person(1), &face(1), threshold()).await {
+            Err(error) if error.reason() == "twin-lost" => break (error, begun.elapsed()),
+            other => assert!(patience.elapsed() < 2 * PAILLIER_SEARCH, "K1 does not say it: {other:?}"),
+        }
+    };
+    assert_names_twin(&error, &["twin-lost"]);
+    assert!(names(&error, &[Party::K1]) && !names(&error, &[Party::K0, Party::K2]), "{}", described(&error));
+    assert!(took < SLACK, "{took:?}");
+    proxy.heal();
+    cluster.recovers().await;
 }
