@@ -61,6 +61,7 @@ fn help_is_pinned() {
         "bench scan",
         "bench decide",
         "bench recrypt",
+        "bench paillier",
         "bench e2e",
         "bench client",
         "bench report",

@@ -98,6 +98,11 @@ impl Evaluator {
         &self.key
     }
 
+    /// Bytes of groups that are kept ready.
+    pub(crate) fn prepared_bytes(&self) -> usize {
+        self.lock().bytes
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, Prepared> {
         // Every change is one assignment or two numbers.
         self.prepared.lock().unwrap_or_else(PoisonError::into_inner)

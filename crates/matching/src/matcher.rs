@@ -407,6 +407,12 @@ impl Matcher {
         self.shared.evaluator = Some(Evaluator::new(key, memory));
     }
 
+    /// Bytes of groups under the scheme `paillier` that are kept ready to be evaluated.
+    #[must_use]
+    pub fn prepared_bytes(&self) -> usize {
+        self.shared.evaluator.as_ref().map_or(0, Evaluator::prepared_bytes)
+    }
+
     /// The twin can be reached (again): it is told which groups are left of what it may hold.
     pub fn twin_connected(&mut self) -> Reaction {
         self.shared.twin_connected = true;

@@ -9,6 +9,7 @@ mod decide;
 mod e2e;
 mod genuine;
 mod page;
+mod paillier;
 mod plot;
 mod published;
 mod recrypt;
@@ -40,6 +41,9 @@ pub enum Bench {
     /// What recrypting costs each key holder: a probe, and a group of templates
     #[command(after_help = recrypt::EXAMPLES)]
     Recrypt(recrypt::RecryptArguments),
+    /// The scheme `paillier` by stage, and with --baseline beside the published approach in the same run
+    #[command(after_help = paillier::EXAMPLES)]
+    Paillier(paillier::PaillierArguments),
     /// The real services: latency by stage, throughput, enrolment rates, bytes, memory and disk space of each process
     #[command(after_help = e2e::EXAMPLES, alias = "services")]
     E2e(e2e::E2eArguments),
@@ -122,6 +126,7 @@ pub fn run(what: &Bench, json: bool, progress: &Progress) -> Result<Verdict, Cli
         Bench::Scan(arguments) => finish(&scan::measure(arguments, progress)?, json),
         Bench::Decide(arguments) => finish(&decide::measure(arguments, progress)?, json),
         Bench::Recrypt(arguments) => finish(&recrypt::measure(arguments, progress)?, json),
+        Bench::Paillier(arguments) => finish(&paillier::measure(arguments, progress)?, json),
         Bench::E2e(arguments) => finish(&e2e::measure(arguments, progress)?, json),
         Bench::Client(arguments) => finish(&client::measure(arguments, progress)?, json),
         Bench::Report(arguments) => finish(&report::measure(arguments, progress)?, json),

@@ -353,6 +353,34 @@ fn costs(results: &Results) -> String {
         out += &section("Recrypt", "CPU time of each key holder. Medians.", &table(&header, &rows));
     }
     let rows: Vec<Vec<String>> = results
+        .of("paillier")
+        .flat_map(|r| {
+            let stages = r.get("stages").and_then(Value::as_array).into_iter().flatten();
+            stages.map(|s| {
+                let text = |key| s.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+                vec![
+                    whole(r, "/gallery"),
+                    whole(r, "/dim"),
+                    text("stage"),
+                    text("who"),
+                    format!("{:.1}", number(s, "/ms/median")),
+                    format!("{:.0}", number(s, "/us_per_template")),
+                ]
+            })
+        })
+        .collect();
+    if !rows.is_empty() {
+        let header = [
+            ("people", true),
+            ("dimension", true),
+            ("stage", false),
+            ("who", false),
+            ("ms", true),
+            ("µs/template", true),
+        ];
+        out += &section("The scheme paillier", "CPU time of one question. Medians.", &table(&header, &rows));
+    }
+    let rows: Vec<Vec<String>> = results
         .of("client")
         .flat_map(|r| {
             [("seal", "seal_us"), ("of that, sign", "sign_us"), ("encode", "encode_us"), ("whole query", "ask_us")].map(

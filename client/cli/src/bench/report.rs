@@ -107,6 +107,7 @@ fn fresh(words: &str, progress: &Progress) -> Result<Value, CliError> {
         Bench::Recrypt(arguments) => super::recrypt::measure(&arguments, progress)?.json(),
         Bench::Decide(arguments) => super::decide::measure(&arguments, progress)?.json(),
         Bench::E2e(arguments) => super::e2e::measure(&arguments, progress)?.json(),
+        Bench::Paillier(arguments) => super::paillier::measure(&arguments, progress)?.json(),
         Bench::Report(_) => return Err(unknown()),
     };
     text.and_then(|text| serde_json::from_str(&text)).map_err(|e| CliError::Output(e.into()))
@@ -125,6 +126,7 @@ fn saved(path: &Path) -> Result<Value, CliError> {
         Some("e2e") => &["/gallery", "/identify_best/p50", "/stages_ms/scan"],
         Some("decide") => &["/gallery", "/questions/0/shares_cpu_ms/median"],
         Some("recrypt") => &["/layouts/0/probe_cpu_ms/median"],
+        Some("paillier") => &["/gallery", "/stages/0/ms/median", "/changes/erase_ms"],
         Some("client") => &["/dim", "/seal_us/median", "/template_bytes"],
         _ => return Err(bad(path, String::from("not a result of `veilmatch bench`"))),
     };

@@ -9,9 +9,12 @@ use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 use veilmatch_cluster::{Address, Cluster};
-use veilmatch_domain::{ClientId, CollectionId, Dimension, Embedding, Outcome, Party, Policy, Query, SubjectId};
+use veilmatch_domain::{
+    ClientId, CollectionId, Dimension, Embedding, Outcome, Party, Policy, Query, SchemeName, SubjectId,
+};
 use veilmatch_glwe::{GLWE_2048_V1, MAX_ADMISSION, Verdict};
 use veilmatch_secret::os_entropy;
+use veilmatch_threshold::Dealt;
 
 use super::BenchError;
 use crate::encrypted::stopped;
@@ -83,10 +86,25 @@ impl Watched {
     /// # Errors
     /// [`CliError::Protocol`] if the ceremony does not complete.
     pub(super) fn found(dimension: Dimension) -> Result<Self, CliError> {
+        Self::with(Policy::permissive(dimension), None)
+    }
+
+    /// Founds the parties of one collection under the scheme `paillier`, with a twin.
+    ///
+    /// # Errors
+    /// As [`Watched::found`].
+    pub(super) fn found_with_key(dimension: Dimension, dealt: Dealt) -> Result<Self, CliError> {
+        Self::with(Policy { scheme: SchemeName::Paillier, ..Policy::permissive(dimension) }, Some(dealt))
+    }
+
+    fn with(policy: Policy, dealt: Option<Dealt>) -> Result<Self, CliError> {
         let collection = CollectionId::new("bench").map_err(CliError::protocol)?;
         let client = ClientId::new("veilmatch-cli").map_err(CliError::protocol)?;
-        let policy = Policy::permissive(dimension);
-        let mut cluster = Cluster::new(GLWE_2048_V1, collection, policy, client, os_entropy).map_err(stopped)?;
+        let cluster = match dealt {
+            None => Cluster::new(GLWE_2048_V1, collection, policy, client, os_entropy),
+            Some(dealt) => Cluster::with_key(GLWE_2048_V1, collection, policy, client, os_entropy, dealt),
+        };
+        let mut cluster = cluster.map_err(stopped)?;
         let journal = Arc::new(Mutex::new(Journal::default()));
         let shared = Arc::clone(&journal);
         cluster.tamper = Some(Box::new(move |delivery| {
@@ -141,6 +159,21 @@ impl Watched {
         let answer = self.answer(request)?;
         let outcome = pending.read(&answer).map_err(|e| stopped(e.into()))?;
         Ok((outcome, self.take()))
+    }
+
+    /// Erases a person, and returns what everybody did.
+    ///
+    /// # Errors
+    /// [`CliError`] if the erasure is refused.
+    pub(super) fn erase(&mut self, subject: &SubjectId) -> Result<Vec<Spent>, CliError> {
+        self.take();
+        self.cluster.erase(subject).map_err(stopped)?;
+        Ok(self.take())
+    }
+
+    /// Bytes of groups that the matcher keeps ready under `paillier`.
+    pub(super) fn prepared_bytes(&self) -> usize {
+        self.cluster.matcher().prepared_bytes()
     }
 
     /// The block width and the rank of each live group.
