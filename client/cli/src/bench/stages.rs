@@ -102,7 +102,7 @@ impl Watched {
         let client = ClientId::new("veilmatch-cli").map_err(CliError::protocol)?;
         let cluster = match dealt {
             None => Cluster::new(GLWE_2048_V1, collection, policy, client, os_entropy),
-            Some(dealt) => Cluster::with_key(GLWE_2048_V1, collection, policy, client, os_entropy, dealt),
+            Some(dealt) => Cluster::with_key(GLWE_2048_V1, collection, policy, client, os_entropy, dealt, None),
         };
         let mut cluster = cluster.map_err(stopped)?;
         let journal = Arc::new(Mutex::new(Journal::default()));
