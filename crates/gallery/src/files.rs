@@ -241,7 +241,9 @@ impl IndexFolder {
     /// Removes every file that none of the names is for: what a crash left between a file and its transaction.
     pub(crate) fn keep_only(&self, names: &[BodiesName]) {
         let named: BTreeSet<PathBuf> = names.iter().flat_map(|name| [self.path(name), self.cold_path(name)]).collect();
-        for path in self.files() {
+        // Listed first: what a listing shows of a folder that changes meanwhile is the file system's choice.
+        let found: Vec<PathBuf> = self.files().collect();
+        for path in found {
             if !named.contains(&path) {
                 let _ = std::fs::remove_file(path);
             }
