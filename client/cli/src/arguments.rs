@@ -280,7 +280,7 @@ pub struct SchemeArguments {
     #[arg(long, value_name = "SCHEME", default_value = "glwe", value_parser = scheme)]
     scheme: SchemeName,
     /// Bits of the Paillier modulus that a dealer makes for this run: 2048 or 3072
-    #[arg(long, value_name = "BITS", default_value = "2048", value_parser = key_size)]
+    #[arg(long, value_name = "BITS", default_value = "2048", value_parser = dealer::key_size)]
     key_bits: KeySize,
 }
 
@@ -303,11 +303,6 @@ impl SchemeArguments {
 
 fn scheme(text: &str) -> Result<SchemeName, String> {
     text.parse().map_err(|e: UnknownScheme| format!("{e}; {}", e.advice()))
-}
-
-fn key_size(text: &str) -> Result<KeySize, String> {
-    let of = |size: &KeySize| size.bits().to_string() == text;
-    KeySize::ALL.into_iter().find(of).ok_or_else(|| String::from("keys have 2048 or 3072 bits"))
 }
 
 /// Arguments of `eval pairs`.

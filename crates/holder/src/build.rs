@@ -283,8 +283,8 @@ impl Build {
         Ok(())
     }
 
-    /// Hands out the encryption of this holder's own part of every member: nobody else's copy of it is compared, as both
-    /// schemes' statements say.
+    /// Hands out the encryption of this holder's own part of every member. It is not compared with a copy by the other holder of the
+    /// part: see the limits in docs/paillier.md for what a holder that deviates here can do.
     fn encrypt(&mut self, state: &mut State, key: PublicKey) -> Result<(), HolderError> {
         let (dimension, opened) = (self.dimension, std::mem::take(&mut self.opened));
         let slots: Vec<usize> = self.members.iter().map(|member| member.slot).collect();

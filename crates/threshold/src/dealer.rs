@@ -20,7 +20,7 @@ use rayon::prelude::*;
 use veilmatch_domain::Party;
 use veilmatch_kernels::montgomery::{Modular, SquaredModulus, limbs};
 use veilmatch_paillier::{KeyElements, KeySize, PublicKey, random_limbs};
-use veilmatch_secret::{Entropy, Label, Secret, Seed, Stream};
+use veilmatch_secret::{Entropy, Label, Secret, Seed};
 use zeroize::Zeroize;
 
 use crate::ThresholdError;
@@ -166,7 +166,7 @@ fn safe_prime(
     seed: &Seed,
     progress: &(dyn Fn(Progress) + Sync),
 ) -> Result<Secret<Vec<u64>>, ThresholdError> {
-    let mut stream = Random(seed.stream(&Label::new("veilmatch/paillier/prime").number(bits.into())));
+    let mut stream = seed.stream(&Label::new("veilmatch/paillier/prime").number(bits.into()));
     let mut factory = SmallFactorsSieveFactory::<BoxedUint>::new(Flavor::Safe, bits, SetBits::TwoMsb)
         .map_err(|_| ThresholdError::Primes { why: "the sieve cannot be made" })?;
     let mut tested = 0;
@@ -187,28 +187,6 @@ fn safe_prime(
         }
     }
 }
-
-/// The stream of a seed as the libraries' generator.
-struct Random(Stream);
-
-impl rand_core::TryRng for Random {
-    type Error = std::convert::Infallible;
-
-    fn try_next_u32(&mut self) -> Result<u32, Self::Error> {
-        Ok(self.0.next_u32())
-    }
-
-    fn try_next_u64(&mut self) -> Result<u64, Self::Error> {
-        Ok(self.0.next_u64())
-    }
-
-    fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), Self::Error> {
-        self.0.fill(bytes);
-        Ok(())
-    }
-}
-
-impl rand_core::TryCryptoRng for Random {}
 
 /// d = λ·(λ^−1 mod N), λ = (P−1)(Q−1)/2: 0 modulo λ and 1 modulo N, below 2^|N²|.
 fn secret_exponent(
