@@ -8,8 +8,10 @@ use veilmatch_domain::{Decision, Dimension, GroupId, Outcome, Party, Policy, Rev
 use veilmatch_glwe::{FromHolder, FromTwin, PartPayload, ProbeAddend, Stage, ToHolder, ToTwin};
 use veilmatch_holder::HolderError;
 use veilmatch_mpc::{Fault, FaultKind};
+use veilmatch_paillier::{KeySize, Plaintext};
 use veilmatch_secret::{Digest, Secret};
-use veilmatch_tests::{at_cosine, query};
+use veilmatch_tests::{at_cosine, query, rng};
+use veilmatch_threshold::test_keys;
 
 use crate::cheats::{D, Scene, Wire, edit};
 
@@ -17,6 +19,9 @@ const PROBE: u32 = 1 << 10;
 const SUMS: u32 = PROBE + 1;
 const MASKS: u32 = PROBE + 4;
 const OPENED: u32 = PROBE + 5;
+/// Digests of the parts that a pair encrypted, as long as this.
+const COPIES: u32 = 2;
+const DIGEST: usize = 32;
 /// Bytes of a ciphertext.
 const WIDTH: usize = 512;
 
@@ -189,6 +194,18 @@ fn holders_that_deviate() {
                 true
             });
         });
+        in_a_query(&mut scene, culprit, "unexpected-part", |wire| {
+            wire.cheat(move |delivery| {
+                if (delivery.from, delivery.to) == (Address::Holder(cheater), Address::Twin) {
+                    edit(&mut delivery.bytes, |message: &mut FromHolder| {
+                        if let FromHolder::ProbeShare { addend, .. } = message {
+                            *addend = ProbeAddend::new(Secret::new(addend.expose()[1..].to_vec()));
+                        }
+                    });
+                }
+                true
+            });
+        });
     }
 }
 
@@ -341,6 +358,74 @@ fn parts_of_groups_that_are_wrong() {
             scene.wire.honest();
             assert_eq!(scene.before().registry().0, before.registry().0, "no group changed");
             // Who was admitted is indexed with the next change.
+            let next = scene.person();
+            scene.enrol(&[next]).unwrap();
+            let place = scene.people.len() - 2;
+            assert_eq!(scene.verify(place), Ok(Outcome::Verify(true)));
+            scene.assert_works();
+        }
+    }
+}
+
+/// A holder that encrypts something else than its part (numbers beyond their slots would make a later opening exceed its masks) is
+/// caught by the copy of the part's other holder, whoever it tells what; the group is not stored and nothing is learnt from it.
+#[test]
+fn parts_of_groups_that_are_something_else() {
+    let mut scene = scene(10, 2);
+    let dealt = test_keys::deal(KeySize::Bits2048, &mut rng(10)).unwrap();
+    let key = dealt.shares[0].key();
+    let mut digits = vec![u64::MAX; key.size().limbs()];
+    digits[key.size().limbs() - 1] = 1;
+    let large = Plaintext::from_limbs(key, Secret::new(digits)).unwrap();
+    let large = key.encrypt(&large, &mut rng(99)).unwrap().to_bytes();
+    for cheater in Party::ALL {
+        let [own, next] = cheater.parts();
+        for kind in 0..5 {
+            let before = scene.before();
+            match kind {
+                // Well-formed ciphertexts of too large a number to the matcher, with an honest digest among the holders.
+                0 => {
+                    let large = large.clone();
+                    scene.wire.cheat_matcher(cheater, move |message| {
+                        if let FromHolder::GroupPart { payload: PartPayload::Polynomials(bytes), .. } = message {
+                            bytes[..WIDTH].copy_from_slice(&large);
+                        }
+                    });
+                }
+                // Its own part's ciphertexts in another order.
+                1 => scene.wire.cheat_matcher(cheater, |message| {
+                    if let FromHolder::GroupPart { payload: PartPayload::Polynomials(bytes), .. } = message {
+                        bytes.rotate_left(WIDTH);
+                    }
+                }),
+                // As the witness of the next part it tells another digest.
+                2 => scene.wire.cheat_matcher(cheater, move |message| {
+                    if let FromHolder::GroupPart { part, payload: PartPayload::Digest(digest), .. } = message {
+                        assert_eq!(*part, next);
+                        digest.0[0] ^= 1;
+                    }
+                }),
+                // It stands by what it encrypted: its peers hear the digest of that too.
+                3 => scene.wire.cheat_frames(cheater, move |to, frame| {
+                    if frame.step == COPIES && frame.payload.len() == DIGEST && to == cheater.previous() {
+                        edit(&mut frame.payload, |digest: &mut Digest| digest.0[0] ^= 1);
+                    }
+                    true
+                }),
+                _ => scene.wire.cheat_frames(cheater, move |to, frame| {
+                    if frame.step == COPIES && frame.payload.len() == DIGEST && to == cheater.next() {
+                        edit(&mut frame.payload, |digest: &mut Digest| digest.0[0] ^= 1);
+                    }
+                    true
+                }),
+            }
+            let person = scene.person();
+            let result = scene.enrol(std::slice::from_ref(&person));
+            let part = if matches!(kind, 2 | 4) { next } else { own };
+            scene.assert_refused(result, "bodies-differ", Suspect::holders_of(part));
+            scene.wire.honest();
+            scene.cluster.pass_deadlines();
+            assert_eq!(scene.before().registry().0, before.registry().0, "no group changed");
             let next = scene.person();
             scene.enrol(&[next]).unwrap();
             let place = scene.people.len() - 2;

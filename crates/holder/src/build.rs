@@ -14,7 +14,7 @@ use rayon::prelude::*;
 use std::io;
 use std::sync::Arc;
 
-use veilmatch_domain::{CollectionId, Dimension, GroupId, SchemeName, SessionId, Suspect};
+use veilmatch_domain::{CollectionId, Dimension, GroupId, Part, Party, SchemeName, SessionId, Suspect};
 use veilmatch_glwe::{
     BuildOrder, FromHolder, MaskSeed, Masks, Member, PartPayload, body_digest, decode_polynomials, encode_polynomials,
 };
@@ -26,7 +26,7 @@ use veilmatch_threshold::KeyShare;
 
 use crate::HolderError;
 use crate::error::Speaker;
-use crate::handshake::{Handshake, SharedParts};
+use crate::handshake::{Agreed, Handshake, SharedParts};
 use crate::masks::GroupMasks;
 use crate::paillier::{PartInSlot, encrypt_part};
 use crate::record::{Key, Record};
@@ -55,11 +55,39 @@ pub(crate) struct Members {
     content: Digest,
 }
 
+/// Digests of the parts that this holder computed: what both of a part's holders must agree on.
+#[derive(Clone, Copy)]
+struct Digests {
+    /// Of part i+1.
+    with_next: Digest,
+    /// Of part i.
+    with_previous: Digest,
+}
+
+impl Digests {
+    /// Compares them with what the next and the previous holder computed.
+    fn compare(&self, party: Party, of_next: Digest, of_previous: Digest) -> Result<(), HolderError> {
+        let [own_part, next_part] = party.parts();
+        if of_next != self.with_next {
+            return Err(HolderError::BodiesDiffer { part: next_part });
+        }
+        if of_previous != self.with_previous {
+            return Err(HolderError::BodiesDiffer { part: own_part });
+        }
+        Ok(())
+    }
+}
+
+/// This holder's own part of a group under `paillier`, encrypted, and what its copies are compared by.
+pub(crate) struct Encrypted {
+    own: Vec<u8>,
+    digests: Digests,
+}
+
 /// Both parts of the bodies and of their check vectors, as this holder computed them.
 pub(crate) struct Recrypted {
     own_bodies: Vec<u8>,
-    with_next: Digest,
-    with_previous: Digest,
+    digests: Digests,
     checks: [Vec<u32>; 2],
     check_seed: Seed,
     masks: Masks,
@@ -70,6 +98,8 @@ enum Phase {
     Computing(u64),
     Handshake(Box<Handshake>),
     Parts(Box<Recrypted>),
+    /// The same under `paillier`.
+    Copies(Encrypted),
     AwaitingCommit(Box<RegisteredGroup>),
     Finished,
 }
@@ -81,6 +111,8 @@ pub(crate) struct Build {
     dimension: Dimension,
     members: Vec<RegisteredMember>,
     opened: Vec<OpenedTemplate>,
+    /// Digest of everything in the order but the attempt, once the members are read.
+    content: Digest,
     /// This holder's share of the key, if the collection is under the scheme `paillier`.
     share: Option<Arc<KeyShare>>,
     phase: Phase,
@@ -140,7 +172,8 @@ impl Build {
             Done::Members(templates.map(|templates| Members { templates, content: content(&whole) }))
         });
         let phase = Phase::Computing(ticket);
-        Ok(Self { channel, order, dimension, members: Vec::new(), opened: Vec::new(), share, phase })
+        let content = Digest([0; 32]);
+        Ok(Self { channel, order, dimension, members: Vec::new(), opened: Vec::new(), content, share, phase })
     }
 
     /// The ticket of the work that is out.
@@ -153,7 +186,7 @@ impl Build {
         match done {
             Done::Members(read) => self.begin(state, read?),
             Done::Recrypted(recrypted) => self.tell_parts(state, recrypted?),
-            Done::Encrypted(ciphertexts) => self.prepare_encrypted(state, ciphertexts?),
+            Done::Encrypted(encrypted) => self.tell_copies(state, encrypted?),
             _ => Err(HolderError::OutOfTurn(self.channel.session)),
         }
     }
@@ -182,6 +215,7 @@ impl Build {
         let view = state.registry.collection(&order.collection)?.view_digest();
         let request = Label::new("veilmatch/build/request").bytes(&content.0).bytes(&view.0).digest();
         let handshake = Handshake::start(state, &mut self.channel, request, contribution, private, parts)?;
+        self.content = content;
         self.opened = templates.into_iter().map(|t| t.opened).collect();
         self.phase = Phase::Handshake(Box::new(handshake));
         Ok(())
@@ -195,7 +229,7 @@ impl Build {
             }
             if let Some(share) = &self.share {
                 let key = share.key().clone();
-                return self.encrypt(state, key);
+                return self.encrypt(state, key, &agreed);
             }
             let label = label(state, &self.order);
             let masks = agreed.masks(label.clone());
@@ -208,13 +242,7 @@ impl Build {
         if matches!(self.phase, Phase::Parts(_)) {
             let Some([next, previous]) = self.channel.take_both::<PartNews>(state.party, PARTS)? else { return Ok(()) };
             let Phase::Parts(own) = std::mem::replace(&mut self.phase, Phase::Finished) else { return Ok(()) };
-            let [own_part, next_part] = state.party.parts();
-            if next.shared_bodies != own.with_next {
-                return Err(HolderError::BodiesDiffer { part: next_part });
-            }
-            if previous.shared_bodies != own.with_previous {
-                return Err(HolderError::BodiesDiffer { part: own_part });
-            }
+            own.digests.compare(state.party, next.shared_bodies, previous.shared_bodies)?;
             let missing = state.party.missing_part();
             let (PartPayload::Polynomials(bytes), PartPayload::Digest(digest)) = (next.checks, previous.checks) else {
                 return Err(HolderError::Malformed { speaker: Speaker::Peer(state.party.next()) });
@@ -226,6 +254,12 @@ impl Build {
             let third = decode_polynomials(&state.parameters, &bytes, CHECKS * blocks)
                 .map_err(|_| HolderError::Malformed { speaker: Speaker::Peer(state.party.next()) })?;
             self.prepare(state, *own, third)?;
+        }
+        if matches!(self.phase, Phase::Copies(_)) {
+            let Some([next, previous]) = self.channel.take_both::<Digest>(state.party, PARTS)? else { return Ok(()) };
+            let Phase::Copies(own) = std::mem::replace(&mut self.phase, Phase::Finished) else { return Ok(()) };
+            own.digests.compare(state.party, next, previous)?;
+            self.prepare_encrypted(state, own)?;
         }
         Ok(())
     }
@@ -271,8 +305,10 @@ impl Build {
             let (own_bodies, own_checks) = compute(&own_seed, true);
             let (next_bodies, next_checks) = compute(&next_seed, false);
             Done::Recrypted(Ok(Box::new(Recrypted {
-                with_next: body_digest(next, &next_bodies),
-                with_previous: body_digest(own, &own_bodies),
+                digests: Digests {
+                    with_next: body_digest(next, &next_bodies),
+                    with_previous: body_digest(own, &own_bodies),
+                },
                 own_bodies,
                 checks: [own_checks, next_checks],
                 check_seed,
@@ -283,33 +319,65 @@ impl Build {
         Ok(())
     }
 
-    /// Hands out the encryption of this holder's own part of every member. It is not compared with a copy by the other holder of the
-    /// part: see the limits in docs/paillier.md for what a holder that deviates here can do.
-    fn encrypt(&mut self, state: &mut State, key: PublicKey) -> Result<(), HolderError> {
+    /// Hands out the encryption of both of this holder's parts of every member, with randomness that the two holders of a part share.
+    fn encrypt(&mut self, state: &mut State, key: PublicKey, agreed: &Agreed) -> Result<(), HolderError> {
         let (dimension, opened) = (self.dimension, std::mem::take(&mut self.opened));
         let slots: Vec<usize> = self.members.iter().map(|member| member.slot).collect();
-        // Fresh each time: a retry encrypts anew, which says nothing about what was encrypted before.
-        let seed = Seed::random(state.entropy.as_mut());
+        let [own, next] = state.party.parts();
+        // The session's seeds are fresh, so a retry encrypts anew; the content is in the label so that randomness could not even then
+        // serve for two things.
+        let seed_of = |seed: &Seed, part: Part| {
+            let label =
+                label(state, &self.order).bytes(&self.content.0).bytes(&key.digest().0).number(part.index() as u64);
+            seed.derive(&Label::new("veilmatch/paillier/part").bytes(&label.digest().0))
+        };
+        let seeds = [seed_of(&agreed.seeds.own, own), seed_of(&agreed.seeds.next, next)];
         let ticket = state.hand_out(self.channel.session, move || {
-            let members = slots.iter().zip(&opened);
-            let members: Vec<PartInSlot<'_>> =
-                members.map(|(&slot, opened)| PartInSlot { slot, values: opened.own.expose() }).collect();
-            Done::Encrypted(encrypt_part(&key, dimension, &members, &seed))
+            let encrypt = |values: fn(&OpenedTemplate) -> &[u64], seed: &Seed| {
+                let members: Vec<PartInSlot<'_>> = (slots.iter().zip(&opened))
+                    .map(|(&slot, opened)| PartInSlot { slot, values: values(opened) })
+                    .collect();
+                encrypt_part(&key, dimension, &members, seed)
+            };
+            let [own_seed, next_seed] = &seeds;
+            let encrypted = encrypt(|opened| opened.own.expose(), own_seed).and_then(|own_part| {
+                let next_part = encrypt(|opened| opened.next.expose(), next_seed)?;
+                let (with_previous, with_next) = (body_digest(own, &own_part), body_digest(next, &next_part));
+                Ok(Encrypted { own: own_part, digests: Digests { with_next, with_previous } })
+            });
+            Done::Encrypted(encrypted)
         });
         self.phase = Phase::Computing(ticket);
         Ok(())
     }
 
-    /// Sends the encrypted part: the revision is then ready to be committed.
-    fn prepare_encrypted(&mut self, state: &mut State, ciphertexts: Vec<u8>) -> Result<(), HolderError> {
-        let session = self.channel.session;
-        let [part, _] = state.party.parts();
-        state.tell_matcher(&FromHolder::GroupPart { session, part, payload: PartPayload::Polynomials(ciphertexts) })?;
+    /// Tells the peers digests of the encrypted parts that they share.
+    fn tell_copies(&mut self, state: &mut State, encrypted: Encrypted) -> Result<(), HolderError> {
+        let Digests { with_next, with_previous } = encrypted.digests;
+        self.channel.send(state, PARTS, state.party.previous(), &with_previous)?;
+        self.channel.send(state, PARTS, state.party.next(), &with_next)?;
+        self.phase = Phase::Copies(encrypted);
+        Ok(())
+    }
+
+    /// Sends the encrypted part and the digest of the next one: the revision is then ready to be committed.
+    fn prepare_encrypted(&mut self, state: &mut State, encrypted: Encrypted) -> Result<(), HolderError> {
+        self.tell_matcher(state, encrypted.own, encrypted.digests.with_next)?;
         let BuildOrder { group, revision, epoch, layout, .. } = self.order;
         let members = std::mem::take(&mut self.members);
         let group = RegisteredGroup::without_masks((group, revision, epoch), layout, self.dimension, members);
         self.phase = Phase::AwaitingCommit(Box::new(group));
-        state.saves.extend(self.prepared(session));
+        state.saves.extend(self.prepared(self.channel.session));
+        Ok(())
+    }
+
+    /// Sends part i whole and the digest of part i+1.
+    fn tell_matcher(&self, state: &mut State, own: Vec<u8>, next: Digest) -> Result<(), HolderError> {
+        let session = self.channel.session;
+        let [own_part, next_part] = state.party.parts();
+        for (part, payload) in [(own_part, PartPayload::Polynomials(own)), (next_part, PartPayload::Digest(next))] {
+            state.tell_matcher(&FromHolder::GroupPart { session, part, payload })?;
+        }
         Ok(())
     }
 
@@ -319,11 +387,11 @@ impl Build {
         let [own_checks, next_checks] = &recrypted.checks;
         // K_{i−1} lacks part i+1 and gets it whole; K_{i+1} lacks part i and gets its digest.
         let to_previous = PartNews {
-            shared_bodies: recrypted.with_previous,
+            shared_bodies: recrypted.digests.with_previous,
             checks: PartPayload::Polynomials(encode_polynomials(next_checks)),
         };
         let to_next = PartNews {
-            shared_bodies: recrypted.with_next,
+            shared_bodies: recrypted.digests.with_next,
             checks: PartPayload::Digest(body_digest(own, &encode_polynomials(own_checks))),
         };
         self.channel.send(state, PARTS, state.party.previous(), &to_previous)?;
@@ -334,13 +402,7 @@ impl Build {
 
     /// Adds the third part of the check vectors and sends the bodies: the revision is then ready to be committed.
     fn prepare(&mut self, state: &mut State, own: Recrypted, third: Vec<u32>) -> Result<(), HolderError> {
-        let session = self.channel.session;
-        let [own_part, next_part] = state.party.parts();
-        for (part, payload) in
-            [(own_part, PartPayload::Polynomials(own.own_bodies)), (next_part, PartPayload::Digest(own.with_next))]
-        {
-            state.tell_matcher(&FromHolder::GroupPart { session, part, payload })?;
-        }
+        self.tell_matcher(state, own.own_bodies, own.digests.with_next)?;
         let mut sum = third;
         for part in &own.checks {
             state.ring.add_assign(&mut sum, part);
@@ -358,7 +420,7 @@ impl Build {
             checks: [first.to_vec(), second.to_vec()],
         };
         self.phase = Phase::AwaitingCommit(Box::new(group));
-        state.saves.extend(self.prepared(session));
+        state.saves.extend(self.prepared(self.channel.session));
         Ok(())
     }
 
@@ -389,7 +451,11 @@ impl Build {
         let channel = Channel::new(session, group.epoch, Inbox::new(session));
         let dimension = group.dimension;
         let phase = Phase::AwaitingCommit(Box::new(group));
-        Ok((attempt, Self { channel, order, dimension, members: Vec::new(), opened: Vec::new(), share: None, phase }))
+        let (content, share) = (Digest([0; 32]), None);
+        Ok((
+            attempt,
+            Self { channel, order, dimension, members: Vec::new(), opened: Vec::new(), content, share, phase },
+        ))
     }
 
     /// The matcher has the sum: the revision becomes live, what it replaces is revoked.
@@ -413,7 +479,7 @@ impl Build {
     pub(crate) fn late(&self, state: &State) -> Vec<Suspect> {
         match &self.phase {
             Phase::Computing(_) => Vec::new(),
-            Phase::Handshake(_) | Phase::Parts(_) => self.channel.late(state.party),
+            Phase::Handshake(_) | Phase::Parts(_) | Phase::Copies(_) => self.channel.late(state.party),
             Phase::AwaitingCommit(_) | Phase::Finished => vec![Suspect::Matcher],
         }
     }

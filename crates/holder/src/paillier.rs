@@ -2,7 +2,10 @@
 //! shares from what is opened under masks (DESIGN 4).
 //!
 //! A template's durable form is the sealed template, as under `glwe`; the packed ciphertexts are an index that the holders make
-//! from their parts of it. K_i encrypts part i alone: the matcher adds the three up and has an encryption of what no holder knows.
+//! from their parts of it. Both holders of a part encrypt it, with randomness from the seed that they share, so that copies can be
+//! compared as under `glwe`: a holder that encrypts anything else than its part (numbers beyond their slots, say, which would make a
+//! later opening exceed its masks) is found out before the matcher stores the group. The matcher adds three parts up and has an
+//! encryption of what no holder knows.
 //!
 //! **From parts to residues.** Sealed parts are modulo 2^48 at the scale 2^18. Each holder rounds its part i to the scale 2^12, which
 //! leaves a residue modulo 2^42, of which the last 26 bits count: the sum of three rounded parts is the rounded coordinate up to
@@ -11,6 +14,7 @@
 //! 3/2·2^−12·√d ≤ 0.012 with either side's vector (it must know the other vector's signs for that).
 //!
 //! Who sees what:
+//! - The randomness of an encrypted part is known to the two holders that have the part anyway.
 //! - The matcher and its twin get three addends each, one per holder; each sum is uniform modulo 2^26 as long as the other's is not
 //!   known, whatever one holder tells: K_i's addends are drawn by K_i, and the parts it does not have are hidden by the others'.
 //! - A holder gets, besides ciphertexts, the slots of what is opened: each is hidden by two masks that it does not have
@@ -57,7 +61,7 @@ pub(crate) struct PartInSlot<'a> {
 }
 
 /// A part of a group: one ciphertext per dimension, one behind the other. On the current rayon pool; constant time in the values.
-/// `seed` is fresh.
+/// Whoever has the same key, members and seed computes the same bytes. `seed` is used for nothing else.
 ///
 /// # Errors
 /// [`HolderError::BadSlots`] if a slot does not exist.

@@ -10,7 +10,7 @@ use veilmatch_domain::{ClientId, Part, Party, SessionId, TemplateDigest};
 use veilmatch_sealed::{Associated, HolderPublicKey, SealedTemplate};
 use veilmatch_secret::Digest;
 
-use crate::build::{Members, Recrypted};
+use crate::build::{Encrypted, Members, Recrypted};
 use crate::query::{Contributed, Products, Shares};
 use crate::registry::ClientRecord;
 use crate::unseal::{OpenedTemplate, RecentPackets, open_parts, unseal};
@@ -41,8 +41,8 @@ pub(crate) enum Done {
     Recrypted(Result<Box<Recrypted>, HolderError>),
     /// Query: sums checked, shares of scores.
     Shares(Result<Shares, HolderError>),
-    /// Build under `paillier`: this holder's part, encrypted.
-    Encrypted(Result<Vec<u8>, HolderError>),
+    /// Build under `paillier`: this holder's parts, encrypted.
+    Encrypted(Result<Encrypted, HolderError>),
     /// Query under `paillier`: products of the evaluators, and masks.
     Multiplied(Result<Box<Products>, HolderError>),
     /// Query under `paillier`: what is decrypted jointly.

@@ -11,14 +11,15 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use veilmatch_domain::{CollectionId, Dimension, GroupId, Revision};
-use veilmatch_glwe::ProbeAddend;
+use veilmatch_domain::{CollectionId, Dimension, GroupId, Part, Party, Revision};
+use veilmatch_glwe::{CiphertextError, PartPayload, ProbeAddend, body_digest};
 use veilmatch_paillier::{
     Ciphertext, PaillierError, PreparedBases, ProbeShare, PublicKey, TORUS_BITS, centred, evaluate_vartime,
 };
 use veilmatch_secret::{Secret, os_entropy};
 
 use crate::MatcherError;
+use crate::search::{Copies, borrowed};
 
 /// Levels of prepared groups: three take a fifth off one level's time, more take nothing off.
 const LEVELS: usize = 3;
@@ -60,26 +61,31 @@ pub(crate) fn to_bytes(words: &[u32]) -> Vec<u8> {
     words.iter().flat_map(|word| word.to_le_bytes()).collect()
 }
 
-/// Adds the three holders' parts of a group up; each holder sent one ciphertext per dimension.
+/// Compares the copies of a group's three parts, one ciphertext per dimension each, and adds them up.
 ///
 /// # Errors
-/// [`MatcherError::UnexpectedPart`] naming a holder whose part is not that.
-pub(crate) fn sum_encrypted(
-    key: &PublicKey,
-    dimension: Dimension,
-    parts: &[(veilmatch_domain::Party, &[u8]); 3],
-) -> Result<Vec<u32>, MatcherError> {
+/// [`MatcherError::UnexpectedPart`] naming a holder whose part is not that; [`CiphertextError::Disagree`] naming the part whose holders
+/// encrypted different things, or one of them another thing than it told.
+pub(crate) fn sum_encrypted(key: &PublicKey, dimension: Dimension, copies: &Copies) -> Result<Vec<u32>, MatcherError> {
     let mut sum: Option<Vec<Ciphertext>> = None;
-    for (party, bytes) in parts {
-        let unexpected = |_: PaillierError| MatcherError::UnexpectedPart(*party);
-        let part = key.ciphertexts(bytes).map_err(unexpected)?;
-        if part.len() != dimension.get() {
-            return Err(MatcherError::UnexpectedPart(*party));
+    for (part, copy) in Part::ALL.into_iter().zip(borrowed(copies)) {
+        let (Some(PartPayload::Polynomials(bytes)), Some(PartPayload::Digest(digest))) = copy else {
+            return Err(CiphertextError::Missing { part }.into());
+        };
+        // The form first: it is the sender's alone, where a difference is the pair's.
+        let [sender, _] = part.holders();
+        let unexpected = |_: PaillierError| MatcherError::UnexpectedPart(sender);
+        let ciphertexts = key.ciphertexts(bytes).map_err(unexpected)?;
+        if ciphertexts.len() != dimension.get() {
+            return Err(MatcherError::UnexpectedPart(sender));
+        }
+        if body_digest(part, bytes) != *digest {
+            return Err(CiphertextError::Disagree { part }.into());
         }
         sum = Some(match sum {
-            None => part,
+            None => ciphertexts,
             Some(sum) => {
-                let added = sum.iter().zip(&part).map(|(a, b)| key.add(a, b));
+                let added = sum.iter().zip(&ciphertexts).map(|(a, b)| key.add(a, b));
                 added.collect::<Result<_, _>>().map_err(unexpected)?
             }
         });
@@ -96,6 +102,11 @@ impl Evaluator {
 
     pub(crate) fn key(&self) -> &PublicKey {
         &self.key
+    }
+
+    /// The dimension of a group with so many words: it has a ciphertext for each.
+    pub(crate) fn dimension_of(&self, words: usize) -> usize {
+        words * WORD / self.key.size().ciphertext_bytes()
     }
 
     /// Bytes of groups that are kept ready.
@@ -165,7 +176,7 @@ impl Addends {
     /// [`MatcherError::UnexpectedPart`].
     pub(crate) fn take(
         &mut self,
-        party: veilmatch_domain::Party,
+        party: Party,
         dimension: Option<Dimension>,
         addend: ProbeAddend,
     ) -> Result<(), MatcherError> {
@@ -177,9 +188,17 @@ impl Addends {
         Ok(())
     }
 
+    /// A holder whose addend has another dimension than the groups that it is for: the twin learns of that only from them.
+    pub(crate) fn of_another_dimension(&self, dimension: usize) -> Option<Party> {
+        let mut places = Party::ALL.into_iter().zip(&self.0);
+        places
+            .find(|(_, addend)| addend.as_ref().is_some_and(|a| a.expose().len() != dimension))
+            .map(|(party, _)| party)
+    }
+
     /// Holders whose addend has not come.
-    pub(crate) fn missing(&self) -> Vec<veilmatch_domain::Party> {
-        let places = veilmatch_domain::Party::ALL.into_iter().zip(&self.0);
+    pub(crate) fn missing(&self) -> Vec<Party> {
+        let places = Party::ALL.into_iter().zip(&self.0);
         places.filter(|(_, addend)| addend.is_none()).map(|(party, _)| party).collect()
     }
 

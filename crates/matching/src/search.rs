@@ -83,9 +83,9 @@ pub(crate) fn file_copy(
     Ok(())
 }
 
-/// Whether everything has come; `witnessed` if a digest of each part is to.
-pub(crate) fn complete(copies: &Copies, witnessed: bool) -> bool {
-    copies.iter().all(|(polynomials, digest)| polynomials.is_some() && (digest.is_some() || !witnessed))
+/// Whether everything has come.
+pub(crate) fn complete(copies: &Copies) -> bool {
+    copies.iter().all(|(polynomials, digest)| polynomials.is_some() && digest.is_some())
 }
 
 pub(crate) fn borrowed(copies: &Copies) -> [(Option<&PartPayload>, Option<&PartPayload>); 3] {
@@ -93,13 +93,13 @@ pub(crate) fn borrowed(copies: &Copies) -> [(Option<&PartPayload>, Option<&PartP
 }
 
 /// Holders whose copy of some part has not come.
-pub(crate) fn late_holders(copies: &Copies, witnessed: bool) -> BTreeSet<Party> {
+pub(crate) fn late_holders(copies: &Copies) -> BTreeSet<Party> {
     veilmatch_domain::Part::ALL
         .into_iter()
         .zip(copies)
         .flat_map(|(part, (polynomials, digest))| {
             let [sender, witness] = part.holders();
-            [polynomials.is_none().then_some(sender), (witnessed && digest.is_none()).then_some(witness)]
+            [polynomials.is_none().then_some(sender), digest.is_none().then_some(witness)]
         })
         .flatten()
         .collect()
@@ -199,7 +199,7 @@ impl Search {
                     return Err(MatcherError::SeedsDiffer(first, party));
                 }
                 file_copy(&mut gathering.copies, party, part, payload)?;
-                if !self.scanning && self.gathering.values().all(|g| complete(&g.copies, true)) {
+                if !self.scanning && self.gathering.values().all(|g| complete(&g.copies)) {
                     self.scan(shared);
                 }
                 Ok(false)
@@ -367,7 +367,7 @@ impl Search {
             };
             Party::ALL.into_iter().filter(silent).collect()
         } else {
-            self.gathering.values().flat_map(|g| late_holders(&g.copies, true)).collect()
+            self.gathering.values().flat_map(|g| late_holders(&g.copies)).collect()
         };
         late.into_iter().map(Suspect::Holder).collect()
     }

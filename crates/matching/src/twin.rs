@@ -176,8 +176,12 @@ impl Twin {
             open.waits_for = missing;
             return;
         }
+        let groups: Vec<_> = asked.iter().filter_map(held).collect();
+        let dimension = groups.first().map(|(_, _, words)| self.evaluator.dimension_of(words.len()));
+        if let Some(party) = dimension.and_then(|dimension| open.addends.of_another_dimension(dimension)) {
+            return self.refuse(session, &MatcherError::UnexpectedPart(party), reaction);
+        }
         let Some(share) = open.addends.share() else { return };
-        let groups = asked.iter().filter_map(held).collect();
         let (collection, evaluator) = (collection.clone(), self.evaluator.clone());
         reaction.work.push(TwinWork { session, evaluator, collection, groups, share });
         self.end(session);

@@ -4,11 +4,11 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use veilmatch_domain::{CollectionId, Dimension, GroupId, Party, SessionId, SubjectId};
+use veilmatch_domain::{CollectionId, Dimension, GroupId, SessionId, SubjectId};
 use veilmatch_gallery::{Change, Description, GroupMember, GroupRecord, Intent, IntentId, Storage, StorageError};
 use veilmatch_glwe::{
-    Bodies, BuildOrder, GroupSums, Layout, MaskSeed, Member, PackedGroup, Parameters, PartPayload, ProbeCiphertext,
-    ProbeShape, SegmentedProbe, Stage, ToHolder, build_session, sum_parts,
+    Bodies, BuildOrder, GroupSums, Layout, MaskSeed, Member, PackedGroup, Parameters, ProbeCiphertext, ProbeShape,
+    SegmentedProbe, Stage, ToHolder, build_session, sum_parts,
 };
 
 use veilmatch_paillier::{ProbeShare, PublicKey};
@@ -305,15 +305,7 @@ impl Sum {
     fn add_up(self) -> Result<(IntentId, Arc<GroupRecord>, Intent), MatcherError> {
         let BuildOrder { group, revision, epoch, layout, replaces, collection, .. } = self.order;
         if let Some(key) = &self.key {
-            let parts: [_; 3] = std::array::from_fn(|i| {
-                let payload = self.copies.get(i).and_then(|(ciphertexts, _)| ciphertexts.as_ref());
-                let bytes = match payload {
-                    Some(PartPayload::Polynomials(bytes)) => bytes.as_slice(),
-                    _ => &[],
-                };
-                (Party::from_index(i), bytes)
-            });
-            let bodies = sum_encrypted(key, self.dimension, &parts)?.into();
+            let bodies = sum_encrypted(key, self.dimension, &self.copies)?.into();
             let packed = PackedGroup { group, revision, epoch, layout, bodies, cold: None };
             let record = Arc::new(GroupRecord { packed, members: self.members });
             let intent = Intent::Build { collection, record: Arc::clone(&record), replaces };

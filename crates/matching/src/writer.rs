@@ -24,7 +24,7 @@ use veilmatch_glwe::{
 use veilmatch_sealed::{SealedTemplate, SignedErasure};
 
 use crate::MatcherError;
-use crate::matcher::{Collection, Lane, RequestId, Shared};
+use crate::matcher::{Lane, RequestId, Shared};
 use crate::search::{Copies, complete, file_copy, late_holders};
 use crate::work::{Done, Ordered, Sum, Task, Ticket};
 
@@ -115,19 +115,8 @@ enum Stage {
     ErasureAtGate(Erasure),
     Erasing(Erasure),
     Ordering(Ticket),
-    /// `witnessed`: whether a digest of each part is to come from its other holder.
-    Building {
-        session: SessionId,
-        order: BuildOrder,
-        members: Vec<GroupMember>,
-        copies: Copies,
-        witnessed: bool,
-    },
-    Summing {
-        session: SessionId,
-        replaces: Vec<GroupId>,
-        ticket: Ticket,
-    },
+    Building { session: SessionId, order: BuildOrder, members: Vec<GroupMember>, copies: Copies },
+    Summing { session: SessionId, replaces: Vec<GroupId>, ticket: Ticket },
     BuildAtGate(Build),
     CommittingBuild(Build, [bool; 3]),
 }
@@ -416,9 +405,7 @@ impl Writer {
                         let Ordered { session, order, members, bytes } = *ordered;
                         shared.tell_bytes(&Party::ALL, Lane::Recrypt, &bytes);
                         self.agenda.begin_stage(shared, members.len());
-                        let slots = shared.collections.get(&self.agenda.collection).and_then(Collection::slots);
-                        let (copies, witnessed) = (Copies::default(), slots.is_none());
-                        self.stage = Stage::Building { session, order, members, copies, witnessed };
+                        self.stage = Stage::Building { session, order, members, copies: Copies::default() };
                         Some(self)
                     }
                     Err(error) => {
@@ -465,13 +452,14 @@ impl Writer {
             (Stage::CommittingBuild(b, committed), FromHolder::Committed { session }) if session == b.session => {
                 Ok(mark(committed, party))
             }
-            (
-                Stage::Building { session: own, copies, witnessed, .. },
-                FromHolder::GroupPart { session, part, payload },
-            ) if session == *own => match file_copy(copies, party, part, payload) {
-                Ok(()) if complete(copies, *witnessed) => return self.add_up(shared),
-                result => result.map(|()| false),
-            },
+            (Stage::Building { session: own, copies, .. }, FromHolder::GroupPart { session, part, payload })
+                if session == *own =>
+            {
+                match file_copy(copies, party, part, payload) {
+                    Ok(()) if complete(copies) => return self.add_up(shared),
+                    result => result.map(|()| false),
+                }
+            }
             (Stage::Erasing(e), FromHolder::Erased { .. }) => Ok(mark(&mut e.acknowledged, party)),
             (Stage::Erasing(e), FromHolder::Refused { session: None, refusal }) => {
                 if let Some(place) = e.refused.get_mut(party.index()) {
@@ -537,9 +525,9 @@ impl Writer {
 
     /// All copies are here: they are compared, added up, and the sum stored as decided.
     fn add_up(mut self, shared: &mut Shared) -> Option<Writer> {
-        let Stage::Building { session, order, members, copies, witnessed } = self.stage else { return Some(self) };
-        let dimension = match shared.collection(&self.agenda.collection) {
-            Ok(collection) => collection.description.dimension,
+        let Stage::Building { session, order, members, copies } = self.stage else { return Some(self) };
+        let (dimension, packed) = match shared.collection(&self.agenda.collection) {
+            Ok(collection) => (collection.description.dimension, collection.slots().is_some()),
             Err(error) => {
                 self.agenda.fail(shared, error.refusal());
                 return None;
@@ -549,7 +537,7 @@ impl Writer {
         let replaces = order.replaces.clone();
         let (parameters, id) = (shared.parameters, IntentId(session.0));
         let hot_dimensions = shared.hot_dimensions.of(&self.agenda.collection);
-        let key = shared.evaluator.as_ref().filter(|_| !witnessed).map(|evaluator| evaluator.key().clone());
+        let key = shared.evaluator.as_ref().filter(|_| packed).map(|evaluator| evaluator.key().clone());
         let sum = Sum { parameters, dimension, hot_dimensions, order, members, copies, key, id };
         shared.work(Task::Sum { ticket, lazy, sum: Box::new(sum) });
         self.agenda.begin_stage(shared, 0);
@@ -676,7 +664,7 @@ impl Writer {
             }
             Stage::CommittingAdmission(_, committed) | Stage::CommittingBuild(_, committed) => missing(committed),
             Stage::Erasing(e) => missing(&e.acknowledged),
-            Stage::Building { copies, witnessed, .. } => late_holders(copies, *witnessed).into_iter().collect(),
+            Stage::Building { copies, .. } => late_holders(copies).into_iter().collect(),
             _ => Vec::new(),
         };
         late.into_iter().map(Suspect::Holder).collect()
