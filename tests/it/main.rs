@@ -14,5 +14,6 @@ mod paillier;
 mod preselection;
 mod restarts;
 mod rules;
+mod supersession;
 mod view;
 mod work;

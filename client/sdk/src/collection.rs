@@ -19,6 +19,8 @@ use crate::{Enrolment, Error, Interrupted, Progress, bulk};
 pub struct Collection {
     pub(crate) shared: Arc<Shared>,
     pub(crate) name: Arc<CollectionId>,
+    /// Whether enrolments take the place of templates that are there.
+    pub(crate) supersedes: bool,
 }
 
 impl fmt::Debug for Collection {
@@ -84,6 +86,15 @@ impl Collection {
         &self.name
     }
 
+    /// The same collection, whose enrolments take the place of the templates that their subjects have: a subject that has one keeps it
+    /// until the new one is admitted, and then the old one is erased, all at once. Takes the roles for enrolment and for
+    /// erasure.
+    #[must_use]
+    pub fn superseding(mut self) -> Self {
+        self.supersedes = true;
+        self
+    }
+
     /// Dimension, sizes, age.
     ///
     /// # Errors
@@ -100,7 +111,8 @@ impl Collection {
     /// Enrols one subject. `Ok` means stored and admitted by all three key holders; it is searchable soon after.
     ///
     /// # Errors
-    /// [`Error`]; [`Error::Refused`] with the code `already-enrolled` if the subject has a template.
+    /// [`Error`]; [`Error::Refused`] with the code `already-enrolled` if the subject has a template (and this handle is not
+    /// [`superseding`](Self::superseding)).
     pub async fn enroll(&self, subject: &str, embedding: &Embedding) -> Result<(), Error> {
         let mut attempts = self.shared.enroll_attempts();
         let person = Person { subject: SubjectId::new(subject)?, embedding: embedding.clone() };

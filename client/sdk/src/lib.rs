@@ -289,17 +289,32 @@ impl Client {
         embedding: &Embedding,
         now: Timestamp,
     ) -> Result<Vec<u8>, ClientError> {
-        Ok(self.seal_subject(collection, subject, embedding, now)?.to_bytes())
+        Ok(self.seal_for(collection, Purpose::Enrol { subject }, embedding, now)?.to_bytes())
     }
 
-    fn seal_subject(
+    /// Seals an embedding as the template of a subject, in the place of the one that it has, if it has one. Admitting it takes
+    /// the roles for enrolment and for erasure.
+    ///
+    /// # Errors
+    /// As [`seal_template`](Self::seal_template).
+    pub fn seal_supersession(
         &mut self,
         collection: &CollectionId,
         subject: SubjectId,
         embedding: &Embedding,
         now: Timestamp,
+    ) -> Result<Vec<u8>, ClientError> {
+        Ok(self.seal_for(collection, Purpose::Supersede { subject }, embedding, now)?.to_bytes())
+    }
+
+    fn seal_for(
+        &mut self,
+        collection: &CollectionId,
+        purpose: Purpose,
+        embedding: &Embedding,
+        now: Timestamp,
     ) -> Result<SealedTemplate, ClientError> {
-        let associated = self.associated(collection, Purpose::Enrol { subject }, embedding, now);
+        let associated = self.associated(collection, purpose, embedding, now);
         Ok(seal(embedding, associated, &self.holders, &self.signer, self.entropy.as_mut())?.0)
     }
 

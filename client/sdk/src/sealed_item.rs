@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use rayon::prelude::*;
 use tokio::task::spawn_blocking;
-use veilmatch_domain::{Embedding, SubjectId, TemplateDigest, Timestamp};
+use veilmatch_domain::{Embedding, Purpose, SubjectId, TemplateDigest, Timestamp};
 use veilmatch_glwe::Verdict;
 
 use crate::{Collection, Error, LIFETIME_SECONDS};
@@ -35,7 +35,9 @@ impl Item {
     fn seal(collection: &Collection, person: Person) -> Result<Self, Error> {
         let now = (collection.shared.clock)();
         let mut client = collection.shared.client();
-        let sealed = client.seal_subject(&collection.name, person.subject.clone(), &person.embedding, now)?;
+        let subject = person.subject.clone();
+        let purpose = if collection.supersedes { Purpose::Supersede { subject } } else { Purpose::Enrol { subject } };
+        let sealed = client.seal_for(&collection.name, purpose, &person.embedding, now)?;
         Ok(Self {
             digests: vec![sealed.digest()],
             expires: sealed.associated().expires,

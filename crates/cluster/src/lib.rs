@@ -309,6 +309,17 @@ impl Cluster {
         Ok(verdicts)
     }
 
+    /// Enrols a subject in the place of the template that it has, if it has one.
+    ///
+    /// # Errors
+    /// [`ClusterError`] if the whole request is refused.
+    pub fn supersede(&mut self, subject: &SubjectId, embedding: &Embedding) -> Result<Verdict, ClusterError> {
+        let sealed = self.client.seal_supersession(&self.collection, subject.clone(), embedding, self.now)?;
+        let request = self.client.enroll(&self.collection, vec![sealed], false);
+        let answer = self.request(request)?;
+        Ok(Client::read_enrolled(&answer)?.pop().ok_or(ClientError::Malformed)?)
+    }
+
     /// Asks about a probe.
     ///
     /// # Errors

@@ -165,6 +165,22 @@ pub enum Purpose {
     },
     /// To be compared once, for this query alone.
     Probe(Query),
+    /// To become a member of the gallery under this subject, in the place of the one it has, if it has one.
+    Supersede {
+        /// The person.
+        subject: SubjectId,
+    },
+}
+
+impl Purpose {
+    /// Whose template this becomes; `None` for a probe.
+    #[must_use]
+    pub fn enrols(&self) -> Option<&SubjectId> {
+        match self {
+            Self::Enrol { subject } | Self::Supersede { subject } => Some(subject),
+            Self::Probe(_) => None,
+        }
+    }
 }
 
 /// The answer to a [`Decision`].

@@ -231,8 +231,9 @@ fn admit(
         }
     }
     for ((subject, digest), bytes) in templates.iter().zip(sealed) {
-        if !taken.insert(subject) || stored_digest(rows, collection, subject)?.is_some() {
-            return misfit(format!("subject {subject} has a template"));
+        // One that is stored is superseded when the intent is settled.
+        if !taken.insert(subject) || stored_digest(rows, collection, subject)? == Some(*digest) {
+            return misfit(format!("subject {subject} has this template, or another is on its way"));
         }
         let key = sealed_key(collection, subject, digest);
         rows.put(Table::Sealed, &key, guarded(&key, bytes))?;
@@ -271,6 +272,11 @@ fn settle(rows: &mut impl RowsMut, shelf: &mut impl BodiesShelf, id: &IntentId) 
     match take_intent(rows, id)? {
         IntentRow::Admission { collection, templates } => {
             for (subject, digest) in &templates {
+                if let Some(superseded) = stored_digest(rows, &collection, subject)?
+                    && superseded != *digest
+                {
+                    rows.remove(Table::Sealed, &sealed_key(&collection, subject, &superseded))?;
+                }
                 rows.put(Table::Templates, &template_key(&collection, subject), encode(digest, "a template")?)?;
             }
             Ok(())

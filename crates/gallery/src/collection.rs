@@ -59,14 +59,16 @@ pub struct CollectionIndex {
 }
 
 impl CollectionIndex {
-    /// Stores an admitted template that is not indexed yet. Returns `false`, changing nothing, if the subject has one.
-    pub fn insert(&mut self, subject: SubjectId, digest: TemplateDigest) -> bool {
-        if self.templates.contains_key(&subject) {
-            return false;
+    /// Stores an admitted template that is not indexed yet, in the place of the subject's earlier one: the group that held that must be
+    /// rebuilt or dropped, and is returned. Changes nothing if the subject has this very template.
+    pub fn insert(&mut self, subject: SubjectId, digest: TemplateDigest) -> Option<GroupId> {
+        if self.templates.get(&subject).is_some_and(|template| template.digest == digest) {
+            return None;
         }
+        let superseded = self.remove(&subject);
         self.pending.insert(subject.clone());
         self.templates.insert(subject, StoredTemplate { digest, group: None });
-        true
+        superseded.and_then(|template| template.group)
     }
 
     /// An index of templates as they are stored, in order; their groups are [committed](Self::commit) next, then

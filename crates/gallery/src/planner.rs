@@ -311,7 +311,7 @@ mod tests {
 
     fn store(index: &mut CollectionIndex, subjects: &[SubjectId]) {
         for (i, s) in subjects.iter().enumerate() {
-            assert!(index.insert(s.clone(), TemplateDigest([i as u8; 32])));
+            assert_eq!(index.insert(s.clone(), TemplateDigest([i as u8; 32])), None);
         }
     }
 

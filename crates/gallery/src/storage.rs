@@ -222,7 +222,8 @@ impl Explain for StorageError {
 /// - `UseRevision`: above every revision that was ordered or built for the group.
 /// - `Decide`: an id that is not known. The same decision under an id that waits already changes nothing, so that a
 ///   caller may repeat one whose outcome it did not learn; other content, or an erasure that is done, is a misfit.
-///   - Admission: one sealed template for each subject, each subject once, none of them stored or in another admission.
+///   - Admission: one sealed template for each subject, each subject once, none of them in another admission and none of the templates
+///     stored. Settling it removes what a subject had before.
 ///   - Build: a revision above the live one of its group, of which no other build waits.
 ///   - Erasure: the template is stored.
 /// - `Settle` and `Withdraw`: the intent waits. Settling an erasure removes the template if it is still that one.

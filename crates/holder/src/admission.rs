@@ -6,9 +6,12 @@
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use rayon::prelude::*;
+use std::collections::BTreeMap;
 use std::io;
 
-use veilmatch_domain::{CollectionId, Epoch, Purpose, Role, SessionId, SubjectId, Suspect, TemplateDigest, Timestamp};
+use veilmatch_domain::{
+    ClientId, CollectionId, Epoch, Purpose, Role, SessionId, SubjectId, Suspect, TemplateDigest, Timestamp,
+};
 use veilmatch_glwe::{FromHolder, MAX_ADMISSION, Verdict};
 use veilmatch_mpc::{Inbox, NormBounds, norm_inputs, read_norm};
 use veilmatch_sealed::{COORDINATE_SCALE, SealedTemplate};
@@ -17,7 +20,7 @@ use veilmatch_secret::{Digest, Label, Seed};
 use crate::audit::AuditEvent;
 use crate::handshake::{Agreed, Handshake, SharedParts};
 use crate::record::{Key, Record, Signer};
-use crate::registry::check_dimension;
+use crate::registry::{Superseded, check_dimension};
 use crate::run::{Run, Running, Wanted};
 use crate::state::{Channel, State};
 use crate::unseal::OpenedTemplate;
@@ -36,7 +39,7 @@ pub(crate) const NORM: u32 = 16;
 struct Candidate {
     subject: SubjectId,
     digest: TemplateDigest,
-    client: veilmatch_domain::ClientId,
+    client: ClientId,
     nonce: [u8; 16],
     expires: Timestamp,
 }
@@ -92,7 +95,7 @@ impl Admission {
             let read = |bytes: &Vec<u8>| {
                 let sealed = SealedTemplate::from_bytes(bytes)?;
                 let associated = sealed.associated();
-                if !matches!(associated.purpose, Purpose::Enrol { .. }) {
+                if associated.purpose.enrols().is_none() {
                     return Err(HolderError::WrongUse { what: "purpose" });
                 }
                 if associated.collection != wanted {
@@ -141,17 +144,20 @@ impl Admission {
     /// Checks one template against the registry as it is now and reserves its subject.
     fn take(&self, state: &mut State, read: ReadTemplate) -> Result<(Candidate, ReadTemplate), HolderError> {
         let associated = &read.associated;
-        let Purpose::Enrol { subject } = &associated.purpose else {
-            return Err(HolderError::WrongUse { what: "purpose" });
-        };
+        let subject = associated.purpose.enrols().ok_or(HolderError::WrongUse { what: "purpose" })?;
         state.registry.authorise(&associated.client, Role::Enroll, &self.collection)?;
+        // Whoever takes a template's place does away with the old one.
+        let supersedes = matches!(associated.purpose, Purpose::Supersede { .. });
+        if supersedes {
+            state.registry.authorise(&associated.client, Role::Erase, &self.collection)?;
+        }
         let signer = Signer::Client(associated.client.clone());
         state.registry.check_fresh(&signer, &associated.nonce, associated.expires, REQUEST_SECONDS, state.now)?;
         let record = state.registry.collection_mut(&self.collection)?;
         if record.is_tombstoned(&read.digest) {
             return Err(HolderError::Replayed);
         }
-        record.reserve(subject, self.channel.session)?;
+        record.reserve(subject, self.channel.session, supersedes)?;
         let candidate = Candidate {
             subject: subject.clone(),
             digest: read.digest,
@@ -286,7 +292,7 @@ impl Admission {
         let record = state.registry.entry(&collection);
         for candidate in &accepted {
             // Two sessions that both promised the same subject cannot be: the second was refused.
-            let _ = record.reserve(&candidate.subject, session);
+            let _ = record.reserve(&candidate.subject, session, true);
         }
         let item = |candidate| Item { verdict: Ok(()), candidate: Some(candidate), opened: None };
         let items = accepted.into_iter().map(item).collect();
@@ -300,13 +306,25 @@ impl Admission {
         if !matches!(self.phase, Phase::AwaitingCommit) {
             return Err(HolderError::OutOfTurn(session));
         }
-        let accepted = self.items.drain(..).filter(|item| item.verdict.is_ok()).filter_map(|item| item.candidate);
-        let (nonces, admitted): (Vec<_>, Vec<_>) =
-            accepted.map(|c| ((Signer::Client(c.client), c.nonce, c.expires), (c.subject, c.digest))).unzip();
-        let templates = admitted.len() as u32;
+        let accepted: Vec<Candidate> =
+            self.items.drain(..).filter(|item| item.verdict.is_ok()).filter_map(|item| item.candidate).collect();
+        let clients: BTreeMap<SubjectId, ClientId> =
+            accepted.iter().map(|c| (c.subject.clone(), c.client.clone())).collect();
+        let (nonces, admitted): (Vec<_>, Vec<_>) = accepted
+            .into_iter()
+            .map(|c| ((Signer::Client(c.client), c.nonce, c.expires), (c.subject, c.digest)))
+            .unzip();
+        let (collection, templates) = (&self.collection, admitted.len() as u32);
         state.registry.use_nonces(session, nonces, state.now);
-        state.registry.collection_mut(&self.collection)?.admit(&self.collection, session, admitted);
-        state.log(session, AuditEvent::Admitted { collection: self.collection.clone(), templates });
+        let superseded = state.registry.collection_mut(collection)?.admit(collection, session, admitted);
+        state.log(session, AuditEvent::Admitted { collection: collection.clone(), templates });
+        for Superseded { subject, digest, group } in superseded {
+            state.registry.drop_empty_group(collection, group)?;
+            state.packets.forget(&digest);
+            if let Some(client) = clients.get(&subject).cloned() {
+                state.log(session, AuditEvent::Superseded { client, collection: collection.clone(), subject });
+            }
+        }
         self.release(state, session);
         state.tell_matcher(&FromHolder::Committed { session })
     }

@@ -134,6 +134,15 @@ pub enum AuditEvent {
         /// Digest of the public key.
         key: Digest,
     },
+    /// A subject's template gave way to a later one that was admitted.
+    Superseded {
+        /// Who asked.
+        client: ClientId,
+        /// In which collection.
+        collection: CollectionId,
+        /// Whose.
+        subject: SubjectId,
+    },
 }
 
 /// One entry of the chain.
@@ -267,6 +276,9 @@ impl fmt::Display for AuditEvent {
             Self::Admitted { collection, templates } => write!(f, "admitted {templates} templates to {collection}"),
             Self::Erased { client, collection, subject } => {
                 write!(f, "erased {subject} from {collection} for client {client}")
+            }
+            Self::Superseded { client, collection, subject } => {
+                write!(f, "superseded the template of {subject} in {collection} for client {client}")
             }
             Self::Ceremony { epoch } => write!(f, "ceremony of epoch {epoch} complete"),
             Self::Administered { administrator, action } => {

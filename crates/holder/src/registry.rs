@@ -10,8 +10,8 @@ use std::io;
 use std::sync::{Arc, OnceLock};
 
 use veilmatch_domain::{
-    ClientId, CollectionId, Dimension, Epoch, GroupId, Policy, Purpose, Revision, Role, Roles, SchemeName, SessionId,
-    SubjectId, TemplateDigest, Timestamp,
+    ClientId, CollectionId, Dimension, Epoch, GroupId, Policy, Revision, Role, Roles, SchemeName, SessionId, SubjectId,
+    TemplateDigest, Timestamp,
 };
 use veilmatch_glwe::{BuildOrder, Layout, MaskSeed};
 use veilmatch_kernels::Ring;
@@ -196,6 +196,14 @@ impl ClientRecord {
     }
 }
 
+/// A template that another took the place of.
+pub(crate) struct Superseded {
+    pub(crate) subject: SubjectId,
+    pub(crate) digest: TemplateDigest,
+    /// The group that still carries it.
+    pub(crate) group: Option<GroupId>,
+}
+
 /// One collection.
 #[derive(Default)]
 pub(crate) struct CollectionRecord {
@@ -293,12 +301,18 @@ impl CollectionRecord {
         self.tombstones.contains(digest)
     }
 
-    /// Reserves a subject for an admission that is under way.
+    /// Reserves a subject for an admission that is under way, which may supersede the template that it has.
     ///
     /// # Errors
-    /// [`HolderError::AlreadyEnrolled`] if it is enrolled or reserved by another session.
-    pub(crate) fn reserve(&mut self, subject: &SubjectId, session: SessionId) -> Result<(), HolderError> {
-        if self.admitted.contains_key(subject) || self.reserved.contains_key(subject) {
+    /// [`HolderError::AlreadyEnrolled`] if it is reserved by another session, or enrolled and not to be superseded.
+    pub(crate) fn reserve(
+        &mut self,
+        subject: &SubjectId,
+        session: SessionId,
+        supersedes: bool,
+    ) -> Result<(), HolderError> {
+        let enrolled = !supersedes && self.admitted.contains_key(subject);
+        if enrolled || self.reserved.contains_key(subject) {
             return Err(HolderError::AlreadyEnrolled(subject.clone()));
         }
         self.reserved.insert(subject.clone(), session);
@@ -310,16 +324,29 @@ impl CollectionRecord {
         self.reserved.retain(|_, holder| *holder != session);
     }
 
-    /// Admits a session's templates under its reservations.
-    pub(crate) fn admit(&mut self, id: &CollectionId, by: SessionId, templates: Vec<(SubjectId, TemplateDigest)>) {
+    /// Admits a session's templates under its reservations. What it supersedes is tombstoned as by an erasure, and returned: whose it was,
+    /// which, and the group that still carries it.
+    pub(crate) fn admit(
+        &mut self,
+        id: &CollectionId,
+        by: SessionId,
+        templates: Vec<(SubjectId, TemplateDigest)>,
+    ) -> Vec<Superseded> {
+        let mut superseded = Vec::new();
         if templates.is_empty() {
-            return;
+            return superseded;
         }
         self.changes.push(Record::put(&Key::AdmittedBy(id.clone(), by), &templates));
         for (subject, digest) in templates {
             self.reserved.remove(&subject);
-            self.admitted.insert(subject, digest);
+            if let Some(before) = self.admitted.insert(subject.clone(), digest).filter(|before| *before != digest) {
+                self.bury(before);
+                self.changes.push(Record::gone(&Key::Admitted(id.clone(), subject.clone())));
+                self.changes.push(Record::put(&Key::Tombstone(id.clone(), before), &()));
+                superseded.push(Superseded { subject, digest: before, group: self.located.get(&before).copied() });
+            }
         }
+        superseded
     }
 
     /// Takes back, after a restart, what a session admitted. Records come in no order: what was erased since is taken out by
@@ -787,9 +814,7 @@ impl Registry {
         for (member, template) in order.members.iter().zip(templates) {
             let ReadTemplate { associated, digest, .. } = template;
             check_dimension(associated.dimension, self.dimension(&associated.collection)?)?;
-            let Purpose::Enrol { subject } = &associated.purpose else {
-                return Err(HolderError::WrongUse { what: "purpose" });
-            };
+            let subject = associated.purpose.enrols().ok_or(HolderError::WrongUse { what: "purpose" })?;
             if associated.collection != order.collection {
                 return Err(HolderError::WrongUse { what: "collection" });
             }

@@ -11,12 +11,10 @@
 //! that a crash of the matcher does not forget what was said, the decision is stored first (an [`Intent`]), and told
 //! again by the next life.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use veilmatch_domain::{
-    CollectionId, GroupId, Party, Purpose, SessionId, SubjectId, Suspect, TemplateDigest, Timestamp,
-};
+use veilmatch_domain::{CollectionId, GroupId, Party, SessionId, SubjectId, Suspect, TemplateDigest, Timestamp};
 use veilmatch_gallery::{BuildPlan, Change, GroupMember, GroupRecord, Intent, IntentId};
 use veilmatch_glwe::{
     BuildOrder, ClientAnswer, FromHolder, MAX_ADMISSION, Refusal, ToHolder, Verdict, admission_session,
@@ -110,13 +108,24 @@ struct Build {
 enum Stage {
     Admitting(Admitting),
     DecidingAdmission(Admission, Ticket),
+    /// It takes templates away that searches may be reading.
+    AdmissionAtGate(Admission),
     CommittingAdmission(Admission, [bool; 3]),
     DecidingErasure(Erasure, Ticket),
     ErasureAtGate(Erasure),
     Erasing(Erasure),
     Ordering(Ticket),
-    Building { session: SessionId, order: BuildOrder, members: Vec<GroupMember>, copies: Copies },
-    Summing { session: SessionId, replaces: Vec<GroupId>, ticket: Ticket },
+    Building {
+        session: SessionId,
+        order: BuildOrder,
+        members: Vec<GroupMember>,
+        copies: Copies,
+    },
+    Summing {
+        session: SessionId,
+        replaces: Vec<GroupId>,
+        ticket: Ticket,
+    },
     BuildAtGate(Build),
     CommittingBuild(Build, [bool; 3]),
 }
@@ -211,7 +220,7 @@ impl Writer {
         let (mut places, mut parsed, mut sent) = (Vec::new(), Vec::new(), Vec::new());
         for (place, bytes) in templates.into_iter().enumerate() {
             let read = SealedTemplate::from_bytes(&bytes).ok().and_then(|sealed| {
-                let Purpose::Enrol { subject } = &sealed.associated().purpose else { return None };
+                let subject = sealed.associated().purpose.enrols()?;
                 (sealed.associated().collection == collection).then(|| (subject.clone(), sealed.digest()))
             });
             verdicts.push(Verdict::Accepted);
@@ -277,8 +286,8 @@ impl Writer {
         let (collection, stage) = match intent {
             Intent::Admission { collection, templates } => {
                 let admission = Admission { session, accepted: templates, more_follows: false };
-                shared.tell_all(Lane::Recrypt, &ToHolder::Commit { session });
-                (collection, Stage::CommittingAdmission(admission, [false; 3]))
+                let stage = admission.commit(shared, &collection);
+                (collection, stage)
             }
             Intent::Build { collection, record, replaces } => {
                 shared.gates.insert(collection.clone());
@@ -343,12 +352,17 @@ impl Writer {
 
     /// The collection whose searches must have ended before this change goes on.
     pub(crate) fn at_gate(&self) -> Option<&CollectionId> {
-        matches!(self.stage, Stage::BuildAtGate(_) | Stage::ErasureAtGate(_)).then_some(&self.agenda.collection)
+        let at_gate = matches!(self.stage, Stage::AdmissionAtGate(_) | Stage::BuildAtGate(_) | Stage::ErasureAtGate(_));
+        at_gate.then_some(&self.agenda.collection)
     }
 
     /// No search of the collection is under way: the holders are told.
     pub(crate) fn pass_gate(mut self, shared: &mut Shared) -> Option<Writer> {
         self.stage = match self.stage {
+            Stage::AdmissionAtGate(admission) => {
+                shared.tell_all(Lane::Recrypt, &ToHolder::Commit { session: admission.session });
+                Stage::CommittingAdmission(admission, [false; 3])
+            }
             Stage::BuildAtGate(build) => {
                 shared.tell_all(Lane::Recrypt, &ToHolder::Commit { session: build.session });
                 Stage::CommittingBuild(build, [false; 3])
@@ -371,9 +385,8 @@ impl Writer {
                 let session = admission.session;
                 match result {
                     Ok(()) => {
-                        shared.tell_all(Lane::Recrypt, &ToHolder::Commit { session });
                         self.agenda.begin_stage(shared, 0);
-                        self.stage = Stage::CommittingAdmission(admission, [false; 3]);
+                        self.stage = admission.commit(shared, &self.agenda.collection);
                         Some(self)
                     }
                     Err(error) => {
@@ -551,10 +564,14 @@ impl Writer {
         let Ok(collection) = shared.collection(&self.agenda.collection) else { return None };
         match self.stage {
             Stage::CommittingAdmission(admission, _) => {
-                for (subject, digest) in admission.accepted {
-                    collection.index.insert(subject, digest);
-                }
+                let superseded: BTreeSet<GroupId> = (admission.accepted.into_iter())
+                    .filter_map(|(subject, digest)| collection.index.insert(subject, digest))
+                    .collect();
                 shared.lazy.push(Change::Settle { id: IntentId(admission.session.0) });
+                shared.gates.remove(&self.agenda.collection);
+                for group in superseded {
+                    self.agenda.drop_if_empty(shared, group);
+                }
                 self.agenda.admitted(shared, admission.more_follows)
             }
             Stage::Erasing(erasure) => {
@@ -696,25 +713,35 @@ impl Agenda {
         let planner = collection.planner(parameters);
         self.plans = planner.addition(more_follows).into();
         if !more_follows {
-            let taken: Vec<GroupId> = self.plans.iter().flat_map(|p| p.replaces.clone()).collect();
+            // A plan that builds a group anew, alone or within another, leaves out whom it must.
+            let built = |plan: &BuildPlan| plan.replaces.iter().copied().chain(plan.group).collect::<Vec<_>>();
+            let taken: Vec<GroupId> = self.plans.iter().flat_map(built).collect();
             let late = collection.index.overdue().iter().filter(|g| !taken.contains(g));
             self.plans.extend(late.filter_map(|group| planner.rebuild(*group)));
         }
         Ok(())
     }
 
+    /// Drops a group if nobody is left in it. The holders have done the same.
+    fn drop_if_empty(&self, shared: &mut Shared, group: GroupId) -> bool {
+        let parameters = shared.parameters;
+        let Ok(collection) = shared.collection(&self.collection) else { return false };
+        if collection.planner(parameters).rebuild(group).is_some() {
+            return false;
+        }
+        collection.index.drop_group(group);
+        shared.tell_twin_what_is_live(&self.collection);
+        let collection = self.collection.clone();
+        shared.lazy.push(Change::DropGroup { collection, group });
+        true
+    }
+
     /// A subject's template is gone from the store: its group is rebuilt, or dropped if nobody else is in it.
     fn erased(mut self, shared: &mut Shared, group: Option<GroupId>) -> Option<Writer> {
         self.erased = true;
         let parameters = shared.parameters;
-        let Ok(collection) = shared.collection(&self.collection) else { return None };
-        if let Some(group) = group
-            && collection.planner(parameters).rebuild(group).is_none()
-        {
-            collection.index.drop_group(group);
-            shared.tell_twin_what_is_live(&self.collection);
-            let collection = self.collection.clone();
-            shared.lazy.push(Change::DropGroup { collection, group });
+        if group.is_some_and(|group| self.drop_if_empty(shared, group)) {
+            // Nothing is left to rebuild.
         } else if group.is_some() && self.more_erasures && self.overdue < PATIENCE {
             shared.rebuild_waiters.push((self.request, self.collection));
             return None;
@@ -746,6 +773,22 @@ impl Agenda {
     }
 }
 
+impl Admission {
+    /// It is decided: the holders are told, after the searches under way if it supersedes templates that they may be reading.
+    fn commit(self, shared: &mut Shared, collection: &CollectionId) -> Stage {
+        let stored = shared.collection(collection).ok().map(|collection| &collection.index);
+        let supersedes = stored.is_some_and(|index| {
+            self.accepted.iter().any(|(subject, digest)| index.template(subject).is_some_and(|t| t.digest != *digest))
+        });
+        if supersedes {
+            shared.gates.insert(collection.clone());
+            return Stage::AdmissionAtGate(self);
+        }
+        shared.tell_all(Lane::Recrypt, &ToHolder::Commit { session: self.session });
+        Stage::CommittingAdmission(self, [false; 3])
+    }
+}
+
 impl Erasure {
     fn new(id: IntentId, subject: SubjectId, signed: Vec<u8>, expires: Timestamp) -> Self {
         Self { id, subject, signed, expires, acknowledged: [false; 3], refused: [None, None, None] }
@@ -757,6 +800,7 @@ impl Stage {
         match self {
             Stage::Admitting(Admitting { session, .. })
             | Stage::DecidingAdmission(Admission { session, .. }, _)
+            | Stage::AdmissionAtGate(Admission { session, .. })
             | Stage::CommittingAdmission(Admission { session, .. }, _)
             | Stage::Building { session, .. }
             | Stage::Summing { session, .. }
@@ -770,7 +814,8 @@ impl Stage {
     fn is_promised(&self) -> bool {
         matches!(
             self,
-            Stage::CommittingAdmission(..)
+            Stage::AdmissionAtGate(_)
+                | Stage::CommittingAdmission(..)
                 | Stage::ErasureAtGate(_)
                 | Stage::Erasing(_)
                 | Stage::BuildAtGate(_)

@@ -79,9 +79,7 @@ impl Service {
         let sealed = SealedTemplate::from_bytes(bytes).map_err(|e| MatcherError::from(e).refusal())?;
         let associated = sealed.associated();
         let fits = match enrol {
-            Some(collection) => {
-                matches!(associated.purpose, Purpose::Enrol { .. }) && associated.collection == *collection
-            }
+            Some(collection) => associated.purpose.enrols().is_some() && associated.collection == *collection,
             None => matches!(associated.purpose, Purpose::Probe(_)),
         };
         if !fits {

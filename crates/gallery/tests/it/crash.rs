@@ -145,13 +145,15 @@ fn next_steps(model: &Model, dice: &mut Dice, fresh: &mut u64) -> Vec<Step> {
     let stored: Vec<(u32, u8)> = faces.templates.iter().map(|(s, (d, _))| (number_of(s), version_of(d))).collect();
     match dice.below(10) {
         0..4 => {
-            let absent: BTreeSet<u32> = (0..1 + dice.below(12)).map(|_| dice.below(400) as u32).collect();
-            let absent = absent.into_iter().filter(|s| !stored.iter().any(|(known, _)| known == s));
-            let templates: Vec<(u32, u8, u16)> = absent
+            // Some have a template already: another takes its place.
+            let subjects: BTreeSet<u32> = (0..1 + dice.below(12)).map(|_| dice.below(400) as u32).collect();
+            let templates: Vec<(u32, u8, u16)> = subjects
+                .into_iter()
                 .map(|s| {
                     let version = dice.below(250) as u8;
                     (s, version, size(s, version))
                 })
+                .filter(|(s, version, _)| !stored.contains(&(*s, *version)))
                 .collect();
             vec![Step::Admit { id, collection: 0, templates }]
         }

@@ -103,7 +103,9 @@ impl Model {
     ) -> Result<(), Unfit> {
         match intent {
             Intent::Admission { collection: id, templates } => {
-                let mut taken: BTreeSet<SubjectId> = self.collection(id)?.templates.keys().cloned().collect();
+                let stored = self.collection(id)?.templates.clone();
+                let new = |(s, d): &(SubjectId, TemplateDigest)| stored.get(s).is_none_or(|(known, _)| known != d);
+                let mut taken: BTreeSet<SubjectId> = BTreeSet::new();
                 for (_, other, _) in &self.intents {
                     if let Intent::Admission { collection, templates } = other
                         && collection == id
@@ -111,7 +113,8 @@ impl Model {
                         taken.extend(templates.iter().map(|(s, _)| s.clone()));
                     }
                 }
-                fits(sealed.len() == templates.len() && templates.iter().all(|(s, _)| taken.insert(s.clone())))
+                let taken = templates.iter().all(|(s, _)| taken.insert(s.clone()));
+                fits(sealed.len() == templates.len() && taken && templates.iter().all(new))
             }
             Intent::Build { collection: id, record, .. } => {
                 let (group, revision) = (record.packed.group, record.packed.revision);
