@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use veilmatch_cluster::ClusterError;
 use veilmatch_domain::{
-    Budgets, CollectionDescription, CollectionId, Decision, Dimension, Epoch, Explain, LockOut, Outcome,
+    Budgets, CollectionDescription, CollectionId, Decision, Dimension, Epoch, Explain, LockOut, ModelDigest, Outcome,
     ParameterSetId, Party, Policy, Roles, Suspect, Timestamp,
 };
 use veilmatch_glwe::{FromHolder, Verdict};
@@ -28,6 +28,43 @@ fn restart(scene: &mut Scene) {
 fn reason<T: std::fmt::Debug>(result: Result<T, ClusterError>) -> String {
     let Err(ClusterError::Client(error)) = result else { panic!("{result:?}") };
     error.reason().to_owned()
+}
+
+/// A collection that is bound to a model takes nothing of another, and keeps it once somebody is enrolled.
+#[test]
+fn models() {
+    let (model, other) = (ModelDigest([7; 32]), ModelDigest([8; 32]));
+    let policy = Policy { model: Some(model), ..Policy::permissive(Dimension::new(D).unwrap()) };
+    let mut scene = Scene::with_policy(909, policy.clone());
+    let person = scene.person();
+    let verdicts = scene.enrol(std::slice::from_ref(&person)).unwrap();
+    assert!(matches!(&verdicts[..], [Verdict::Refused(r)] if r.code == "other-model"), "{verdicts:?}");
+    let Verdict::Refused(refusal) = &verdicts[0] else { unreachable!() };
+    assert!(refusal.message.contains(&model.to_hex()), "{}", refusal.message);
+    // Nobody is enrolled: the model may still change, and back.
+    let collection = scene.cluster.collection().clone();
+    for model in [Some(other), None, Some(model)] {
+        scene.cluster.set_policy(&Policy { model, ..policy.clone() }).unwrap();
+    }
+    scene.cluster.client.set_model(&model);
+    assert_eq!(scene.enrol(std::slice::from_ref(&person)).unwrap(), [Verdict::Accepted]);
+    assert_eq!(scene.verify(0), Ok(Outcome::Verify(true)));
+    restart(&mut scene);
+    let before = scene.before();
+    scene.cluster.client.set_model(&other);
+    assert_eq!(reason(scene.verify(0)), "other-model");
+    assert_eq!(reason(scene.cluster.ask(&person.1, query(Decision::Exists, 0.4))), "other-model");
+    let verdict = scene.cluster.supersede(&person.0, &person.1).unwrap();
+    assert!(matches!(&verdict, Verdict::Refused(r) if r.code == "other-model"), "{verdict:?}");
+    for model in [Some(other), None] {
+        let refused = scene.cluster.set_policy(&Policy { model, ..policy.clone() });
+        assert!(matches!(refused, Err(ClusterError::Holder(HolderError::ModelStays))), "{refused:?}");
+    }
+    scene.cluster.take_failures();
+    scene.assert_untouched(&before);
+    scene.cluster.client.set_model(&model);
+    assert_eq!(scene.verify(0), Ok(Outcome::Verify(true)));
+    assert!(scene.cluster.matcher().stores(&collection, &person.0));
 }
 
 #[test]

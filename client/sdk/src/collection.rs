@@ -5,14 +5,16 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::task::spawn_blocking;
-use veilmatch_domain::{CollectionId, Decision, Embedding, Outcome, Preselection, Query, SubjectId, Threshold};
+use veilmatch_domain::{
+    CollectionId, Decision, Embedding, ModelDigest, Outcome, Preselection, Query, SubjectId, Threshold,
+};
 use veilmatch_glwe::Verdict;
 use veilmatch_wire::{CollectionInfo, TemplateInfo, WireError, v1};
 
 use crate::attempts::Attempts;
 use crate::connection::Shared;
 use crate::sealed_item::{Item, Person};
-use crate::{Enrolment, Error, Interrupted, Progress, bulk};
+use crate::{Client, Enrolment, Error, Interrupted, Progress, bulk};
 
 /// One collection of a matcher. Cheap to clone.
 #[derive(Clone)]
@@ -21,6 +23,8 @@ pub struct Collection {
     pub(crate) name: Arc<CollectionId>,
     /// Whether enrolments take the place of templates that are there.
     pub(crate) supersedes: bool,
+    /// The model of the embeddings, if it was named.
+    pub(crate) model: Option<ModelDigest>,
 }
 
 impl fmt::Debug for Collection {
@@ -93,6 +97,22 @@ impl Collection {
     pub fn superseding(mut self) -> Self {
         self.supersedes = true;
         self
+    }
+
+    /// The same collection, whose templates and probes are embeddings of this model. A collection that is bound to a model takes those of that
+    /// one alone. In place of [`Options::template_version`](crate::Options::template_version).
+    #[must_use]
+    pub fn of_model(mut self, model: ModelDigest) -> Self {
+        self.model = Some(model);
+        self
+    }
+
+    pub(crate) fn client(&self) -> Client {
+        let mut client = self.shared.client();
+        if let Some(model) = &self.model {
+            client.set_model(model);
+        }
+        client
     }
 
     /// Dimension, sizes, age.
@@ -226,8 +246,7 @@ impl Collection {
 
     async fn try_query(&self, probe: &Embedding, query: &Query, attempts: &Attempts) -> Result<Outcome, Error> {
         let (own, probe, asked) = (self.clone(), probe.clone(), query.clone());
-        let sealing =
-            spawn_blocking(move || own.shared.client().seal_probe(&own.name, &probe, asked, (own.shared.clock)()));
+        let sealing = spawn_blocking(move || own.client().seal_probe(&own.name, &probe, asked, (own.shared.clock)()));
         let (sealed, pending) = attempts.within(sealing).await?.map_err(|_| Error::Sealing)??;
         let request = attempts.request(v1::SealedQuery { sealed_probe: Bytes::from(sealed) });
         let mut matcher = self.shared.matcher();

@@ -157,7 +157,12 @@ impl Veilmatch {
     /// # Errors
     /// [`Error::Identifier`].
     pub fn collection(&self, name: &str) -> Result<Collection, Error> {
-        Ok(Collection { shared: Arc::clone(&self.shared), name: Arc::new(CollectionId::new(name)?), supersedes: false })
+        Ok(Collection {
+            shared: Arc::clone(&self.shared),
+            name: Arc::new(CollectionId::new(name)?),
+            supersedes: false,
+            model: None,
+        })
     }
 
     /// Version, parameters, key epoch, connected holders, limits.

@@ -111,8 +111,8 @@ pub use veilmatch_wire::{CollectionInfo, TemplateInfo, TemplateState};
 use std::sync::Arc;
 
 use veilmatch_domain::{
-    ClientId, CollectionId, Embedding, Explain, Outcome, Party, Purpose, Query, Status, SubjectId, Suspect,
-    TemplateDigest, TemplateVersion, Timestamp,
+    ClientId, CollectionId, Embedding, Explain, ModelDigest, Outcome, Party, Purpose, Query, Status, SubjectId,
+    Suspect, TemplateDigest, TemplateVersion, Timestamp,
 };
 use veilmatch_glwe::{ClientAnswer, ClientRequest, Refusal, Verdict};
 use veilmatch_sealed::{
@@ -305,6 +305,11 @@ impl Client {
         now: Timestamp,
     ) -> Result<Vec<u8>, ClientError> {
         Ok(self.seal_for(collection, Purpose::Supersede { subject }, embedding, now)?.to_bytes())
+    }
+
+    /// Says of which model the templates and probes are from now on.
+    pub fn set_model(&mut self, model: &ModelDigest) {
+        self.version = model.version();
     }
 
     fn seal_for(

@@ -34,7 +34,7 @@ impl Item {
     /// Seals on the thread it is called on.
     fn seal(collection: &Collection, person: Person) -> Result<Self, Error> {
         let now = (collection.shared.clock)();
-        let mut client = collection.shared.client();
+        let mut client = collection.client();
         let subject = person.subject.clone();
         let purpose = if collection.supersedes { Purpose::Supersede { subject } } else { Purpose::Enrol { subject } };
         let sealed = client.seal_for(&collection.name, purpose, &person.embedding, now)?;

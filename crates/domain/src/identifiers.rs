@@ -35,6 +35,12 @@ pub enum IdentifierError {
         /// The first such character.
         character: char,
     },
+    /// Not 64 hexadecimal digits.
+    #[error("the {what} is not 64 hexadecimal digits")]
+    Digest {
+        /// Which kind of digest.
+        what: &'static str,
+    },
 }
 
 impl Explain for IdentifierError {
@@ -45,7 +51,10 @@ impl Explain for IdentifierError {
         Status::InvalidArgument
     }
     fn advice(&self) -> &'static str {
-        "use 1 to 64 characters from A-Z a-z 0-9 . _ - : @"
+        match self {
+            Self::Digest { .. } => "give all 64 digits, as `veilmatch models list --json` prints them",
+            _ => "use 1 to 64 characters from A-Z a-z 0-9 . _ - : @",
+        }
     }
 }
 
@@ -163,6 +172,48 @@ macro_rules! bytes32 {
 
 bytes32!(/** The digest of a sealed template: what it is known by everywhere. */ TemplateDigest);
 bytes32!(/** One run of a protocol among the holders. */ SessionId);
+bytes32!(
+    /// What makes an embedding comparable with others: a digest of the model's file, and of whatever is done to its output before it is
+    /// sealed. Embeddings of two models are not comparable, and nothing in their numbers shows it.
+    ModelDigest
+);
+
+impl ModelDigest {
+    /// What templates and probes of this model carry: its first four bytes. Two models of one collection have the same by chance
+    /// once in 2^32; who seals with a wrong one on purpose only harms himself.
+    #[must_use]
+    pub fn version(&self) -> TemplateVersion {
+        let [a, b, c, d, ..] = self.0;
+        TemplateVersion(u32::from_le_bytes([a, b, c, d]))
+    }
+
+    /// All 64 hexadecimal digits.
+    #[must_use]
+    pub fn to_hex(&self) -> String {
+        use fmt::Write;
+        self.0.iter().fold(String::with_capacity(64), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
+    }
+}
+
+impl std::str::FromStr for ModelDigest {
+    type Err = IdentifierError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let mut digest = [0u8; 32];
+        let digits = text.as_bytes().as_chunks::<2>();
+        if !digits.1.is_empty() || digits.0.len() != digest.len() {
+            return Err(IdentifierError::Digest { what: "model digest" });
+        }
+        for (byte, pair) in digest.iter_mut().zip(digits.0) {
+            let digit = |d: u8| char::from(d).to_digit(16).ok_or(IdentifierError::Digest { what: "model digest" });
+            *byte = (digit(pair[0])? << 4 | digit(pair[1])?) as u8;
+        }
+        Ok(Self(digest))
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -175,6 +226,16 @@ mod tests {
         assert!(matches!(SubjectId::new("x".repeat(65)), Err(IdentifierError::TooLong { bytes: 65, .. })));
         assert!(matches!(SubjectId::new("a/b"), Err(IdentifierError::Character { character: '/', .. })));
         assert!(SubjectId::new("x".repeat(64)).is_ok());
+    }
+
+    #[test]
+    fn model_digests_are_read_back_and_give_a_version() {
+        let digest = ModelDigest(std::array::from_fn(|i| (i * 37) as u8));
+        assert_eq!(digest.to_hex().parse(), Ok(digest));
+        assert_eq!(digest.version(), TemplateVersion(u32::from_le_bytes([0, 37, 74, 111])));
+        for wrong in ["", "00", &digest.to_hex()[1..], &"g0".repeat(32), &"0".repeat(65)] {
+            assert_eq!(wrong.parse::<ModelDigest>(), Err(IdentifierError::Digest { what: "model digest" }), "{wrong}");
+        }
     }
 
     #[test]

@@ -20,8 +20,8 @@ pub use decision::{Decision, MAX_MATCHES, Outcome, Purpose, Query, Threshold, Th
 pub use embedding::{Dimension, Embedding, EmbeddingError, MAX_DIMENSION, MIN_DIMENSION, UNIT_TOLERANCE};
 pub use explain::{Explain, Status};
 pub use identifiers::{
-    ClientId, CollectionId, Epoch, GroupId, IdentifierError, MAX_IDENTIFIER, ParameterSetId, Revision, SessionId,
-    SubjectId, TemplateDigest, TemplateVersion, Timestamp,
+    ClientId, CollectionId, Epoch, GroupId, IdentifierError, MAX_IDENTIFIER, ModelDigest, ParameterSetId, Revision,
+    SessionId, SubjectId, TemplateDigest, TemplateVersion, Timestamp,
 };
 pub use party::{Part, Party, Suspect};
 pub use policy::{Budgets, CollectionDescription, LockOut, MAX_WINDOW_SECONDS, Policy, PolicyError};

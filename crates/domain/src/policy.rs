@@ -5,8 +5,8 @@ use borsh::{BorshDeserialize, BorshSerialize};
 use std::io;
 
 use crate::{
-    Decision, Dimension, Explain, MAX_MATCHES, ParameterSetId, PreselectionError, PreselectionRules, Query, SchemeName,
-    Status, Threshold,
+    Decision, Dimension, Explain, MAX_MATCHES, ModelDigest, ParameterSetId, PreselectionError, PreselectionRules,
+    Query, SchemeName, Status, Threshold,
 };
 
 /// Longest window of [`Budgets`]: 31 days.
@@ -72,12 +72,17 @@ pub struct Policy {
     pub preselection: Option<PreselectionRules>,
     /// Under which scheme the index is. A collection that exists keeps it.
     pub scheme: SchemeName,
+    /// The model whose embeddings are in the collection: templates and probes of others are refused. `None` takes all; a collection that
+    /// has templates keeps what it has.
+    pub model: Option<ModelDigest>,
 }
 
 /// Added to the byte of `best` if rules of preselection follow at the end.
 const PRESELECTED: u8 = 2;
 /// Added to it if the scheme is `paillier`.
 const PAILLIER: u8 = 4;
+/// Added to it if a model follows at the end.
+const OF_MODEL: u8 = 8;
 
 // Policies of the scheme `glwe` without preselection are encoded as they were before there were these: registries of that time
 // stay readable.
@@ -86,10 +91,12 @@ impl BorshSerialize for Policy {
         let flag = |set: bool, flag: u8| if set { flag } else { 0 };
         let last = u8::from(self.best)
             | flag(self.preselection.is_some(), PRESELECTED)
-            | flag(self.scheme == SchemeName::Paillier, PAILLIER);
+            | flag(self.scheme == SchemeName::Paillier, PAILLIER)
+            | flag(self.model.is_some(), OF_MODEL);
         (self.dimension, self.lowest_threshold, self.highest_threshold).serialize(writer)?;
         (self.verify, self.exists, self.max_matches, last, self.budgets, self.lock_out).serialize(writer)?;
-        self.preselection.as_ref().map_or(Ok(()), |rules| rules.serialize(writer))
+        self.preselection.as_ref().map_or(Ok(()), |rules| rules.serialize(writer))?;
+        self.model.as_ref().map_or(Ok(()), |model| model.serialize(writer))
     }
 }
 
@@ -98,11 +105,13 @@ impl BorshDeserialize for Policy {
         let (dimension, lowest_threshold, highest_threshold) = BorshDeserialize::deserialize_reader(reader)?;
         let (verify, exists, max_matches, last, budgets, lock_out): (bool, bool, u16, u8, Budgets, LockOut) =
             BorshDeserialize::deserialize_reader(reader)?;
-        if last > (1 | PRESELECTED | PAILLIER) {
+        if last > (1 | PRESELECTED | PAILLIER | OF_MODEL) {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "not the rules of `best`"));
         }
         let preselected = last & PRESELECTED != 0;
         let preselection = if preselected { Some(BorshDeserialize::deserialize_reader(reader)?) } else { None };
+        let of_model = last & OF_MODEL != 0;
+        let model = if of_model { Some(BorshDeserialize::deserialize_reader(reader)?) } else { None };
         Ok(Self {
             dimension,
             lowest_threshold,
@@ -115,6 +124,7 @@ impl BorshDeserialize for Policy {
             lock_out,
             preselection,
             scheme: if last & PAILLIER != 0 { SchemeName::Paillier } else { SchemeName::Glwe },
+            model,
         })
     }
 }
@@ -257,6 +267,7 @@ impl Policy {
             lock_out: LockOut { failures: 0, delay_seconds: 0, disable_after: 0 },
             preselection: None,
             scheme: SchemeName::Glwe,
+            model: None,
         }
     }
 
@@ -326,9 +337,11 @@ mod tests {
         for (preselection, scheme) in
             [(None, SchemeName::Glwe), (Some(rules), SchemeName::Glwe), (None, SchemeName::Paillier)]
         {
-            let policy = Policy { preselection, scheme, ..Policy::standard(dimension) };
-            let bytes = borsh::to_vec(&policy).unwrap();
-            assert_eq!(borsh::from_slice::<Policy>(&bytes).unwrap(), policy);
+            for model in [None, Some(ModelDigest([7; 32]))] {
+                let policy = Policy { preselection, scheme, model, ..Policy::standard(dimension) };
+                let bytes = borsh::to_vec(&policy).unwrap();
+                assert_eq!(borsh::from_slice::<Policy>(&bytes).unwrap(), policy);
+            }
         }
         policy.exists = false;
         assert!(matches!(policy.permits(&query(Decision::Exists, 0.4)), Err(PolicyError::Mode { mode: "exists" })));

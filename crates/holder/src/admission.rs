@@ -20,7 +20,7 @@ use veilmatch_secret::{Digest, Label, Seed};
 use crate::audit::AuditEvent;
 use crate::handshake::{Agreed, Handshake, SharedParts};
 use crate::record::{Key, Record, Signer};
-use crate::registry::{Superseded, check_dimension};
+use crate::registry::{Superseded, check_dimension, check_model};
 use crate::run::{Run, Running, Wanted};
 use crate::state::{Channel, State};
 use crate::unseal::OpenedTemplate;
@@ -154,6 +154,7 @@ impl Admission {
         let signer = Signer::Client(associated.client.clone());
         state.registry.check_fresh(&signer, &associated.nonce, associated.expires, REQUEST_SECONDS, state.now)?;
         let record = state.registry.collection_mut(&self.collection)?;
+        check_model(associated.template_version, record.policy())?;
         if record.is_tombstoned(&read.digest) {
             return Err(HolderError::Replayed);
         }

@@ -1,8 +1,8 @@
 //! Why a holder refuses, and whom it points at. No secret, score or coordinate is ever part of an error.
 
 use veilmatch_domain::{
-    ClientId, CollectionId, Epoch, Explain, GroupId, Part, Party, PolicyError, Revision, Role, SchemeName, SessionId,
-    Status, SubjectId, Suspect,
+    ClientId, CollectionId, Epoch, Explain, GroupId, ModelDigest, Part, Party, PolicyError, Revision, Role, SchemeName,
+    SessionId, Status, SubjectId, Suspect,
 };
 use veilmatch_glwe::Refusal;
 use veilmatch_mpc::ProtocolError;
@@ -132,6 +132,15 @@ pub enum HolderError {
         /// Which.
         expected: SchemeName,
     },
+    /// The template or probe is of another model than the collection's.
+    #[error("it is of another model than the collection's, whose digest is {}", expected.to_hex())]
+    OtherModel {
+        /// The collection's.
+        expected: ModelDigest,
+    },
+    /// The collection has templates of another model, or of any.
+    #[error("the collection has templates already, so its model stays")]
+    ModelStays,
     /// This holder has no share of a threshold key.
     #[error("this key holder has no share of a threshold Paillier key")]
     NoShare,
@@ -451,6 +460,7 @@ impl HolderError {
             | Self::CoarseDimensions { .. }
             | Self::BudgetExhausted { .. }
             | Self::LockedOut { .. }
+            | Self::OtherModel { .. }
             | Self::Disabled { .. } => vec![Suspect::Client],
             // Who sent the probe again cannot be told from here.
             Self::SessionSpent(_) => vec![Suspect::Client, Suspect::Matcher],
@@ -458,6 +468,7 @@ impl HolderError {
             | Self::NoShare
             | Self::OtherShare
             | Self::OtherScheme { .. }
+            | Self::ModelStays
             | Self::RestoredEpoch(_)
             | Self::RestoreNotAllowed { .. }
             | Self::EmptyScope
@@ -501,6 +512,8 @@ impl Explain for HolderError {
             Self::OtherKey(_) => "other-client-key",
             Self::OtherParameters { .. } => "other-parameters",
             Self::OtherScheme { .. } => "other-scheme",
+            Self::OtherModel { .. } => "other-model",
+            Self::ModelStays => "model-stays",
             Self::NoShare => "no-threshold-share",
             Self::OtherShare => "other-threshold-share",
             Self::WrongDecryption { .. } => "wrong-decryption",
@@ -585,6 +598,8 @@ impl Explain for HolderError {
             | Self::ExpiresTooLate { .. }
             | Self::OtherParameters { .. }
             | Self::OtherScheme { .. }
+            | Self::OtherModel { .. }
+            | Self::ModelStays
             | Self::WrongUse { .. }
             | Self::WrongDimension { .. }
             | Self::BatchSize { .. }
@@ -631,6 +646,8 @@ impl Explain for HolderError {
             Self::UnknownAdministrator => "add the administrator's public key to this key holder's configuration",
             Self::NotAddressed => "sign a request for this key holder",
             Self::OtherKey(_) => "revoke the client and register the new key under a new id",
+            Self::OtherModel { .. } => "extract it with the collection's model, and name that model when you send it",
+            Self::ModelStays => "make another collection for another model, and enrol the people there",
             Self::OtherScheme { .. } => "keep the collection's scheme, or make another collection",
             Self::NoShare => "hold a dealer's ceremony and give every key holder its share first",
             Self::OtherShare => "install the share that the dealer made for this key holder",

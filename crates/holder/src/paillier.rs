@@ -144,10 +144,14 @@ pub(crate) fn score_shares(
 }
 
 impl Holder {
-    /// Whether a policy names the scheme that its collection has, and one that this holder has a key for.
+    /// Whether a policy names the scheme and the model that its collection has, and a scheme that this holder has a key for.
     pub(crate) fn check_scheme(&self, collection: &CollectionId, policy: &Policy) -> Result<(), HolderError> {
-        let known = self.state.registry.collection(collection).ok().and_then(|record| record.policy());
+        let record = self.state.registry.collection(collection).ok();
+        let known = record.and_then(|record| record.policy());
         match known {
+            Some(known) if known.model != policy.model && record.is_some_and(|record| !record.is_empty()) => {
+                Err(HolderError::ModelStays)
+            }
             Some(known) if known.scheme != policy.scheme => Err(HolderError::OtherScheme { expected: known.scheme }),
             _ if policy.scheme == SchemeName::Paillier => self.state.paillier_share().map(drop),
             _ => Ok(()),

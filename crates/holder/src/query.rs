@@ -42,7 +42,7 @@ use crate::audit::AuditEvent;
 use crate::handshake::{Agreed, Handshake, SharedParts};
 use crate::keys::SecretParts;
 use crate::ledger::Asking;
-use crate::registry::{Scope, check_dimension, check_lifetime};
+use crate::registry::{Scope, check_dimension, check_lifetime, check_model};
 use crate::run::{Run, Running, Wanted};
 use crate::state::{Channel, State};
 use crate::unseal::OpenedTemplate;
@@ -146,6 +146,7 @@ impl Query {
         let record = state.registry.collection(collection)?;
         let policy = record.policy().ok_or_else(|| HolderError::UnknownCollection(collection.clone()))?;
         policy.permits(&asked)?;
+        check_model(associated.template_version, Some(policy))?;
         let (nonce, expires) = (associated.nonce, associated.expires);
         // A preselection is an opening of its own.
         let openings = 1 + u32::from(asked.preselection.is_some());

@@ -11,7 +11,7 @@ use std::sync::{Arc, OnceLock};
 
 use veilmatch_domain::{
     ClientId, CollectionId, Dimension, Epoch, GroupId, Policy, Revision, Role, Roles, SchemeName, SessionId, SubjectId,
-    TemplateDigest, Timestamp,
+    TemplateDigest, TemplateVersion, Timestamp,
 };
 use veilmatch_glwe::{BuildOrder, Layout, MaskSeed};
 use veilmatch_kernels::Ring;
@@ -234,6 +234,11 @@ impl CollectionRecord {
     #[must_use]
     pub(crate) fn policy(&self) -> Option<&Policy> {
         self.policy.as_ref()
+    }
+
+    /// Whether nobody is enrolled.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.admitted.is_empty()
     }
 
     /// The admitted template of a subject.
@@ -858,6 +863,14 @@ pub(crate) fn check_dimension(found: Dimension, expected: Dimension) -> Result<(
         Ok(())
     } else {
         Err(HolderError::WrongDimension { found: found.get(), expected: expected.get() })
+    }
+}
+
+/// Checks that a template or probe is of its collection's model.
+pub(crate) fn check_model(found: TemplateVersion, policy: Option<&Policy>) -> Result<(), HolderError> {
+    match policy.and_then(|policy| policy.model) {
+        Some(expected) if expected.version() != found => Err(HolderError::OtherModel { expected }),
+        _ => Ok(()),
     }
 }
 

@@ -1,7 +1,9 @@
 //! The policy of a collection as options: the standard one, and what is said otherwise.
 
 use clap::Args;
-use veilmatch_domain::{Budgets, Dimension, LockOut, Policy, PolicyError, PreselectionRules, SchemeName, Threshold};
+use veilmatch_domain::{
+    Budgets, Dimension, LockOut, ModelDigest, Policy, PolicyError, PreselectionRules, SchemeName, Threshold,
+};
 
 use super::threshold;
 
@@ -48,6 +50,10 @@ pub struct PolicyArguments {
     /// Failed verifications in a row after which a person is locked until `veilmatch unlock`; 0 for never
     #[arg(long, value_name = "N", default_value_t = 50)]
     pub disable_after: u16,
+    /// Bind the collection to the model with this digest (`veilmatch models list`): templates and probes of others are refused.
+    /// It stays once people are enrolled
+    #[arg(long, value_name = "DIGEST")]
+    pub model: Option<ModelDigest>,
     /// Allow a preselection that names at most so many candidate groups; without it, preselection is forbidden. The matcher
     /// and the key holders learn which packed groups hold candidates
     #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(1..))]
@@ -87,6 +93,7 @@ impl PolicyArguments {
                 lowest_threshold: self.preselect_lowest,
             }),
             scheme,
+            model: self.model,
         };
         policy.validate().map(|()| policy)
     }
