@@ -276,7 +276,7 @@ impl DemoArguments {
 /// Under which scheme, and with which key.
 #[derive(Clone, Copy, Debug, Args)]
 pub struct SchemeArguments {
-    /// The scheme of the index: glwe or paillier; under paillier all parties, the twin among them, run in this process
+    /// The scheme of the index: glwe or paillier; under paillier a dealer makes a key first, and there is a twin of the matcher
     #[arg(long, value_name = "SCHEME", default_value = "glwe", value_parser = scheme)]
     scheme: SchemeName,
     /// Bits of the Paillier modulus that a dealer makes for this run: 2048 or 3072

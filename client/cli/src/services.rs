@@ -9,8 +9,9 @@ use veilmatch_domain::{CollectionId, Decision, Embedding, Outcome, Party, Policy
 use veilmatch_gallery::layout_for;
 use veilmatch_glwe::{GLWE_2048_V1, decision_noise};
 use veilmatch_sdk::{Ask, Collection, Error};
+use veilmatch_secret::os_entropy;
+use veilmatch_threshold::Dealer;
 
-use crate::encrypted;
 use crate::engine::{Bytes, Engine, Scheme, Setup, Traffic};
 use crate::exit::CliError;
 use crate::local::{Deployment, DeploymentError, Ports, Running};
@@ -25,15 +26,12 @@ struct Services {
     _folder: TempDir,
 }
 
-/// The ceremony: starts four servers in a temporary folder, holds the key ceremony and creates the collection.
+/// The ceremony: starts four servers in a temporary folder, holds the key ceremony and creates the collection. Under `paillier` a
+/// dealer looks for two safe primes first, and there is a twin.
 ///
 /// # Errors
 /// [`CliError`].
 pub fn found(setup: &Setup) -> Result<Box<dyn Engine>, CliError> {
-    // The twin has no service yet: under `paillier` all parties run in this process.
-    if setup.scheme != Scheme::Glwe {
-        return encrypted::found(setup);
-    }
     let no_folder =
         |e: std::io::Error| CliError::protocol(DeploymentError::Folder { path: std::env::temp_dir(), kind: e.kind() });
     let folder = tempfile::Builder::new().prefix("veilmatch-").tempdir().map_err(no_folder)?;
@@ -42,11 +40,17 @@ pub fn found(setup: &Setup) -> Result<Box<dyn Engine>, CliError> {
     let policy = Policy {
         lowest_threshold: setup.lowest_threshold,
         highest_threshold: setup.highest_threshold,
+        scheme: setup.scheme.name(),
         ..Policy::permissive(setup.dimension)
     };
     let (running, collection) = runtime.block_on(async {
         let ports = Ports::free().map_err(CliError::protocol)?;
         let deployment = Deployment::create(&folder.path().join("demo"), ports).map_err(CliError::protocol)?;
+        if let Scheme::Paillier(size) = setup.scheme {
+            let dealt = Dealer::new(size).deal(&|_| {}, os_entropy().as_mut()).map_err(CliError::protocol)?;
+            deployment.keep_key(&dealt).map_err(CliError::protocol)?;
+            deployment.add_twin(ports.twin, ports.twin_metrics).map_err(CliError::protocol)?;
+        }
         let running = Running::start(&program, deployment).await?;
         let name = CollectionId::new("demo").map_err(CliError::protocol)?;
         running.create_collection(&name, policy).await?;
@@ -110,6 +114,9 @@ impl Engine for Services {
 
     /// The noise of the narrowest layout that this many people are indexed with; groups with wider blocks have less.
     fn noise_std(&self) -> f64 {
+        if let Scheme::Paillier(_) = self.setup.scheme {
+            return veilmatch_paillier::decision_noise(GLWE_2048_V1.decision_bits);
+        }
         let layout = layout_for(&GLWE_2048_V1, self.setup.dimension, self.setup.members);
         decision_noise(&GLWE_2048_V1, layout, self.setup.dimension).0
     }
@@ -138,9 +145,13 @@ impl Services {
         for (bytes, party) in holders.iter_mut().zip(Party::ALL) {
             *bytes = link(&scrape(*ports.holder_metrics.get(party.index())?).await?);
         }
+        let twin = match self.setup.scheme {
+            Scheme::Glwe => None,
+            Scheme::Paillier(_) => Some(link(&scrape(ports.twin_metrics).await?)),
+        };
         let [k0, k1, k2] = holders;
         let matcher = Bytes { sent: own.sent + client.received, received: own.received + client.sent };
-        Some(Traffic { client, matcher, k0, k1, k2, twin: None })
+        Some(Traffic { client, matcher, k0, k1, k2, twin })
     }
 }
 
