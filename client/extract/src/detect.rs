@@ -23,14 +23,13 @@ impl Detector {
         if longest == 0 {
             return Ok(Vec::new());
         }
-        let factor = f64::from(self.detect.longest) / longest as f64;
+        // A small photo is not enlarged: nothing new would be seen.
+        let factor = (f64::from(self.detect.longest) / longest as f64).min(1.0);
         let side = |pixels: usize| ((pixels as f64 * factor).round() as usize).clamp(1, self.detect.longest as usize);
         let (width, height) = (side(picture.width()), side(picture.height()));
         let multiple = self.detect.multiple as usize;
         let (columns, rows) = (width.next_multiple_of(multiple), height.next_multiple_of(multiple));
-        let whole =
-            Rectangle { x: 0.0, y: 0.0, width: picture.width() as f64, height: picture.height() as f64 };
-        let small = warp::scaled(picture, &whole, width, height);
+        let small = warp::reduced(picture, width, height);
         let tensor = warp::tensor(&small, &self.input, columns, rows)?;
         let outputs = self.session.run(&[(&self.input.name, &tensor)])?;
         let mut candidates = Vec::new();
@@ -39,8 +38,7 @@ impl Detector {
         }
         let faces = apart(candidates, f64::from(self.detect.overlap));
         // Sides were rounded to whole pixels: each has its own way back.
-        let (back_x, back_y) =
-            (picture.width() as f64 / width as f64, picture.height() as f64 / height as f64);
+        let (back_x, back_y) = (picture.width() as f64 / width as f64, picture.height() as f64 / height as f64);
         Ok(faces.into_iter().map(|face| enlarged(&face, back_x, back_y)).collect())
     }
 }
@@ -72,8 +70,8 @@ fn decoded(
     let mut found = Vec::new();
     for (cell, (class, object)) in classes.iter().zip(objects).enumerate() {
         let score = (class.clamp(0.0, 1.0) * object.clamp(0.0, 1.0)).sqrt();
-        // Written so that a score that is not a number is no face.
-        if !(score >= least) {
+        // A score that is not a number is no face.
+        if score.is_nan() || score < least {
             continue;
         }
         let (column, row) = ((cell % across) as f64, (cell / across) as f64);
@@ -127,9 +125,8 @@ mod tests {
 
     /// One level of 2 x 2 cells of stride 8, every cell with the same answer.
     fn outputs(score: f32, log_width: f32) -> Vec<(String, Tensor)> {
-        let level = |name: &str, each: &[f32]| {
-            (name.to_owned(), Tensor::new(vec![1, 4, each.len()], each.repeat(4)).unwrap())
-        };
+        let level =
+            |name: &str, each: &[f32]| (name.to_owned(), Tensor::new(vec![1, 4, each.len()], each.repeat(4)).unwrap());
         vec![
             level("cls_8", &[score]),
             level("obj_8", &[1.0]),
@@ -152,7 +149,9 @@ mod tests {
 
     #[test]
     fn answers_that_are_no_numbers_are_no_faces() {
-        for (score, log_width) in [(f32::NAN, 0.0), (0.5 * 0.5, 0.0), (0.9, f32::INFINITY), (0.9, f32::NAN), (0.9, 999.0)] {
+        for (score, log_width) in
+            [(f32::NAN, 0.0), (0.5 * 0.5, 0.0), (0.9, f32::INFINITY), (0.9, f32::NAN), (0.9, 999.0)]
+        {
             assert!(decoded(&outputs(score, log_width), 8, 16, 16, 0.6).unwrap().is_empty(), "{score} {log_width}");
         }
     }

@@ -59,7 +59,8 @@ impl View {
     /// The view number `number` of some person: size, place, turn, light and noise differ from photo to photo.
     #[must_use]
     pub fn varied(person: u64, number: u64) -> Self {
-        let mut dice = Dice(person.wrapping_mul(0x9E37_79B9).wrapping_add(number).wrapping_mul(0xD129_0E3B) ^ 0x7669_6577);
+        let mut dice =
+            Dice(person.wrapping_mul(0x9E37_79B9).wrapping_add(number).wrapping_mul(0xD129_0E3B) ^ 0x7669_6577);
         let gain = dice.between(0.88, 1.06);
         Self {
             width: 360,

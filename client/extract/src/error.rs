@@ -61,7 +61,9 @@ impl Explain for ExtractError {
     fn code(&self) -> &'static str {
         match self {
             Self::Photo(PhotoError::Read { .. }) => "photo-unreadable",
-            Self::Photo(PhotoError::Bytes { .. } | PhotoError::Size { .. } | PhotoError::Memory { .. }) => "photo-too-large",
+            Self::Photo(PhotoError::Bytes { .. } | PhotoError::Size { .. } | PhotoError::Memory { .. }) => {
+                "photo-too-large"
+            }
             Self::Photo(PhotoError::Format) => "not-a-photo",
             Self::Photo(PhotoError::Damaged { .. }) => "photo-damaged",
             Self::Library(LibraryError::Unknown { .. } | LibraryError::Task { .. }) => "unknown-model",
@@ -82,7 +84,9 @@ impl Explain for ExtractError {
     fn status(&self) -> Status {
         match self {
             Self::Library(LibraryError::Digest { .. }) => Status::DataLoss,
-            Self::Library(_) | Self::Manifest(_) | Self::Runtime(_) | Self::NoModel { .. } => Status::FailedPrecondition,
+            Self::Library(_) | Self::Manifest(_) | Self::Runtime(_) | Self::NoModel { .. } => {
+                Status::FailedPrecondition
+            }
             Self::Photo(PhotoError::Read { .. }) => Status::NotFound,
             _ => Status::InvalidArgument,
         }

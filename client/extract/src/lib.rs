@@ -27,6 +27,7 @@ pub mod drawn;
 mod error;
 mod gates;
 mod geometry;
+mod inspect;
 mod library;
 mod manifest;
 mod photo;
@@ -38,12 +39,11 @@ mod warp;
 pub use error::ExtractError;
 pub use gates::{GatePreset, Gates, Refusal, UnknownPreset};
 pub use geometry::{Face, Landmarks, Point, Rectangle, Similarity};
-pub use library::{
-    Entry, Library, LibraryError, Model, ModelFile, Origin, TINY_DETECT, TINY_EMBED, read_manifest,
-};
+pub use inspect::annotated;
+pub use library::{Entry, Library, LibraryError, Model, ModelFile, Origin, TINY_DETECT, TINY_EMBED, read_manifest};
 pub use manifest::{
-    Calibrated, Colour, Detect, Embed, FileDigest, Input, Layout, Liveness, Manifest, ManifestError, Quality as QualityModel,
-    Size, Task, TaskKind,
+    Calibrated, Colour, Detect, Embed, FileDigest, Input, Layout, Liveness, Manifest, ManifestError,
+    Quality as QualityModel, Scores, Size, Task, TaskKind,
 };
 pub use photo::{Limits, PhotoError, Picture};
 pub use pipeline::{Examination, Extraction, Extractor, Faces, Settings, Timings, fused};

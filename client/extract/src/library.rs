@@ -200,7 +200,9 @@ impl Library {
     #[must_use]
     pub fn users_folder() -> Option<PathBuf> {
         let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-        absolute("XDG_DATA_HOME").or_else(|| absolute("HOME").map(|home| home.join(".local/share"))).map(|it| it.join(USERS))
+        absolute("XDG_DATA_HOME")
+            .or_else(|| absolute("HOME").map(|home| home.join(".local/share")))
+            .map(|it| it.join(USERS))
     }
 
     /// The folders, in the order in which they are searched.
@@ -252,9 +254,7 @@ impl Library {
     pub fn choose(&self, name: Option<&str>, task: TaskKind) -> Result<Model, LibraryError> {
         let entry = match name {
             Some(name) => self.entry(name)?,
-            None => self
-                .preferred(task)
-                .ok_or_else(|| LibraryError::NoneInstalled { task, places: self.listed() })?,
+            None => self.preferred(task).ok_or_else(|| LibraryError::NoneInstalled { task, places: self.listed() })?,
         };
         let found = entry.manifest.task.kind();
         if found != task {
@@ -375,7 +375,10 @@ mod tests {
         let text = include_str!("../../../models/retail0095.toml")
             .replace("\"retail0095\"", "\"mine\"")
             .replace("retail0095.onnx", "mine.onnx")
-            .replace("99dc30192e01f3155a3e2a0e73c1847442de342716379dc718a8375c1624198e", &FileDigest::of(bytes).to_string());
+            .replace(
+                "99dc30192e01f3155a3e2a0e73c1847442de342716379dc718a8375c1624198e",
+                &FileDigest::of(bytes).to_string(),
+            );
         fs::write(folder.path().join("mine.toml"), &text).unwrap();
         fs::write(folder.path().join("mine.onnx"), bytes).unwrap();
         // The name of a built-in model stands for that model alone.

@@ -141,6 +141,8 @@ pub struct Detect {
     pub score: f32,
     /// Of two boxes that overlap by more than this (intersection over union), the better one stays.
     pub overlap: f32,
+    /// From this score on a face with level eyes stands upright for sure; below it the photo is tried in other directions.
+    pub upright: f32,
 }
 
 /// An embedder.
@@ -200,6 +202,18 @@ pub struct Liveness {
     pub real: usize,
     /// The number of classes.
     pub classes: usize,
+    /// What the output holds.
+    pub scores: Scores,
+}
+
+/// What a classifier's output holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Scores {
+    /// Probabilities: the soft-max is part of the model.
+    Probabilities,
+    /// What a soft-max makes into probabilities.
+    Logits,
 }
 
 /// SHA-256 of a file.
@@ -344,6 +358,7 @@ struct RawDetect {
     strides: Vec<u32>,
     score: f32,
     overlap: f32,
+    upright: f32,
 }
 
 #[derive(Deserialize)]
@@ -374,6 +389,7 @@ struct RawLiveness {
     scale: f32,
     real: usize,
     classes: usize,
+    scores: Scores,
 }
 
 impl Manifest {
@@ -510,6 +526,7 @@ impl Checks<'_> {
             output: liveness.output.clone(),
             real: liveness.real,
             classes: liveness.classes,
+            scores: liveness.scores,
         }))
     }
 
@@ -525,20 +542,23 @@ impl Checks<'_> {
             return self.value("input.width", "is not for models that detect; they have longest and multiple");
         }
         let (Some(longest @ 32..=MAX_SIDE), Some(multiple @ 1..=MAX_SIDE)) = (input.longest, input.multiple) else {
-            return self.value("input.longest and input.multiple", format!("must lie between 32, or 1, and {MAX_SIDE}"));
+            return self
+                .value("input.longest and input.multiple", format!("must lie between 32, or 1, and {MAX_SIDE}"));
         };
         if detect.strides.is_empty() || detect.strides.iter().any(|&stride| stride == 0 || multiple % stride != 0) {
             return self.value("detect.strides", "must be given, and divide input.multiple");
         }
-        if !(0.0..=1.0).contains(&detect.score) || !(0.0..=1.0).contains(&detect.overlap) {
-            return self.value("detect.score and detect.overlap", "must lie between 0 and 1");
+        let RawDetect { score, overlap, upright, .. } = *detect;
+        if [score, overlap, upright].iter().any(|value| !(0.0..=1.0).contains(value)) {
+            return self.value("detect.score, overlap and upright", "must lie between 0 and 1");
         }
-        Ok(Detect { longest, multiple, strides: detect.strides.clone(), score: detect.score, overlap: detect.overlap })
+        Ok(Detect { longest, multiple, strides: detect.strides.clone(), score, overlap, upright })
     }
 
     fn thresholds(&self, given: &[Calibrated]) -> Result<Vec<Calibrated>, ManifestError> {
         let mut thresholds = given.to_vec();
-        if thresholds.iter().any(|one| !(one.fmr > 0.0 && one.fmr < 1.0) || !(-0.9..=0.9).contains(&one.cosine)) {
+        let sound = |one: &Calibrated| one.fmr > 0.0 && one.fmr < 1.0 && (-0.9..=0.9).contains(&one.cosine);
+        if !thresholds.iter().all(sound) {
             return self.value("threshold", "needs an fmr between 0 and 1 and a cosine between -0.9 and 0.9");
         }
         thresholds.sort_by(|a, b| b.fmr.total_cmp(&a.fmr));
@@ -586,7 +606,7 @@ mod tests {
             (RETAIL, "[embed]", "[quality]\noutput = \"o\"\n[embed]", "a model that does Embed has no [quality]"),
             (RETAIL, "layout = ", "order = 1\nlayout = ", "unknown field `order`"),
             (YUNET, "strides = [8, 16, 32]", "strides = [8, 16, 24]", "detect.strides must be given, and divide"),
-            (YUNET, "score = 0.6", "score = 60", "detect.score and detect.overlap must lie"),
+            (YUNET, "score = 0.6", "score = 60", "detect.score, overlap and upright must lie"),
             (YUNET, "[input]", "download = \"http://x\"\n[input]", "download must be an https address"),
             (YUNET, "task = \"detect\"", "task = \"embed\"", "a model that does Embed needs [align]"),
             (FASNET, "real = 1", "real = 3", "liveness.real must be one of"),

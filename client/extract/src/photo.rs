@@ -195,8 +195,7 @@ impl Picture {
     /// # Errors
     /// [`PhotoError`].
     pub fn read(file: &Path, limits: &Limits) -> Result<Self, PhotoError> {
-        let failed =
-            |error: std::io::Error| PhotoError::Read { file: file.to_path_buf(), message: error.to_string() };
+        let failed = |error: std::io::Error| PhotoError::Read { file: file.to_path_buf(), message: error.to_string() };
         let opened = File::open(file).map_err(failed)?;
         let length = opened.metadata().map_err(failed)?.len();
         if length > limits.bytes {
@@ -221,9 +220,9 @@ impl Picture {
         let format = image::guess_format(bytes).map_err(|_| PhotoError::Format)?;
         match format {
             ImageFormat::Jpeg => JpegDecoder::new(source).map_err(damaged).and_then(|it| decoded(it, limits)),
-            ImageFormat::Png => {
-                PngDecoder::with_limits(source, of_the_crate(limits)).map_err(damaged).and_then(|it| decoded(it, limits))
-            }
+            ImageFormat::Png => PngDecoder::with_limits(source, of_the_crate(limits))
+                .map_err(damaged)
+                .and_then(|it| decoded(it, limits)),
             ImageFormat::WebP => WebPDecoder::new(source).map_err(damaged).and_then(|it| decoded(it, limits)),
             _ => Err(PhotoError::Format),
         }
@@ -275,7 +274,11 @@ fn coloured(kind: ColorType, width: usize, height: usize, raw: Zeroizing<Vec<u8>
     // Sixteen bits are in the machine's byte order; eight of them are enough.
     let high = |two: &[u8]| two.try_into().map_or(0, |two| (u16::from_ne_bytes(two) >> 8) as u8);
     let channel = |pixel: &[u8], wide: bool, number: usize| {
-        if wide { pixel.get(number * 2..number * 2 + 2).map_or(0, high) } else { pixel.get(number).copied().unwrap_or(0) }
+        if wide {
+            pixel.get(number * 2..number * 2 + 2).map_or(0, high)
+        } else {
+            pixel.get(number).copied().unwrap_or(0)
+        }
     };
     let (wide, grey, alpha) = match kind {
         ColorType::L8 => (false, true, false),

@@ -14,7 +14,7 @@ use crate::error::ExtractError;
 use crate::gates::{Gates, Refusal};
 use crate::geometry::{Face, Landmarks, Point, Rectangle, Similarity};
 use crate::library::{Library, LibraryError, Model};
-use crate::manifest::{Embed, Input, Liveness, Manifest, Size, Task, TaskKind};
+use crate::manifest::{Embed, Input, Liveness, Manifest, Scores, Size, Task, TaskKind};
 use crate::photo::{Limits, Picture};
 use crate::quality::Quality;
 use crate::runtime::{self, Runtime, RuntimeChoice, RuntimeError, Session};
@@ -22,6 +22,8 @@ use crate::warp;
 
 /// How far the eyes may be from level before the photo is taken to lie on its side, in degrees.
 const SIDEWAYS: f64 = 60.0;
+/// How much surer a detector has to be of the turned picture than of the picture as it is.
+const DOUBT: f64 = 0.02;
 
 /// What an [`Extractor`] is made of.
 #[derive(Clone, Debug, Default)]
@@ -52,6 +54,23 @@ pub enum Faces {
     One,
     /// The one with the largest box.
     Largest,
+    /// The one nearest to the middle of the picture, as in data sets that were cut around the person meant.
+    Central,
+}
+
+impl Faces {
+    /// All of them, as words.
+    pub const WORDS: [&'static str; 3] = ["one", "largest", "central"];
+
+    /// The word.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::One => "one",
+            Self::Largest => "largest",
+            Self::Central => "central",
+        }
+    }
 }
 
 /// Turns photos into templates. Any number of threads may use one at once.
@@ -292,7 +311,7 @@ impl Extractor {
         let mut timings = Timings { decode, ..Timings::default() };
         let began = Instant::now();
         let (picture, turned, faces) = self.upright(picture)?;
-        let face = chosen(&faces, self.settings.faces)?;
+        let face = chosen(&picture, &faces, self.settings.faces)?;
         timings.detect = began.elapsed();
 
         let began = Instant::now();
@@ -345,22 +364,36 @@ impl Extractor {
         Ok(Extraction { embedding, face, turned, crop, quality, timings })
     }
 
-    /// The faces of the picture as it is, or, if it has none that is upright, of the picture turned by a quarter, three
-    /// quarters, two quarters: photos without a word about their orientation are common, people upside down are not.
+    /// The faces of the picture as it is, or as it has to be turned to stand upright. Photos without a word about their
+    /// orientation are common, so if no face is upright for sure, the picture is turned by a quarter, three quarters and two,
+    /// and the direction in which the detector is surest of an upright face counts; in doubt the picture's own.
     fn upright(&self, picture: Picture) -> Result<(Picture, u8, Vec<Face>), ExtractError> {
-        let upright = |faces: &[Face]| faces.iter().any(|face| face.landmarks.roll().abs() < SIDEWAYS);
+        let surest = |faces: &[Face]| {
+            faces
+                .iter()
+                .filter(|face| face.landmarks.roll().abs() < SIDEWAYS)
+                .map(|face| face.score)
+                .fold(0.0, f64::max)
+        };
         let faces = self.detector.find(&picture)?;
-        if upright(&faces) {
-            return Ok((picture, 0, faces));
+        let mut best = (surest(&faces) + DOUBT, picture, 0, faces);
+        if best.0 - DOUBT >= f64::from(self.detector.detect.upright) {
+            return Ok((best.1, 0, best.3));
         }
+        let mut others = Vec::new();
         for quarters in [1, 3, 2] {
-            let turned = picture.turned(quarters);
+            let turned = best.1.turned(quarters);
             let faces = self.detector.find(&turned)?;
-            if upright(&faces) {
-                return Ok((turned, quarters, faces));
+            others.push((surest(&faces), turned, quarters, faces));
+        }
+        for other in others {
+            // Without an upright face nothing is turned.
+            if other.0 > 0.0 && other.0 > best.0 {
+                best = other;
             }
         }
-        Ok((picture, 0, faces))
+        let (_, picture, turned, faces) = best;
+        Ok((picture, turned, faces))
     }
 }
 
@@ -428,19 +461,25 @@ fn other_task(manifest: &Manifest) -> ExtractError {
     LibraryError::Task { name: manifest.name.clone(), found, wanted: found }.into()
 }
 
-fn chosen(faces: &[Face], which: Faces) -> Result<Face, ExtractError> {
-    let largest = faces.iter().max_by(|a, b| a.bounds.area().total_cmp(&b.bounds.area()));
-    match (largest, which) {
-        (None, _) => Err(ExtractError::NoFace),
-        (Some(_), Faces::One) if faces.len() > 1 => Err(ExtractError::SeveralFaces { found: faces.len() }),
-        (Some(face), _) => Ok(*face),
-    }
+fn chosen(picture: &Picture, faces: &[Face], which: Faces) -> Result<Face, ExtractError> {
+    let middle = Point::new(picture.width() as f64 / 2.0, picture.height() as f64 / 2.0);
+    let off = |face: &Face| {
+        let Rectangle { x, y, width, height } = face.bounds;
+        Point::new(x + width / 2.0, y + height / 2.0).distance(middle)
+    };
+    let best = match which {
+        Faces::One if faces.len() > 1 => return Err(ExtractError::SeveralFaces { found: faces.len() }),
+        Faces::One | Faces::Largest => faces.iter().max_by(|a, b| a.bounds.area().total_cmp(&b.bounds.area())),
+        Faces::Central => faces.iter().min_by(|a, b| off(a).total_cmp(&off(b))),
+    };
+    best.copied().ok_or(ExtractError::NoFace)
 }
 
 /// The face moved so that its landmarks come to lie on the template (fractions of width and height).
 fn aligned(picture: &Picture, marks: &[Point], template: &[[f32; 2]], size: Size) -> Result<Picture, ExtractError> {
     let (width, height) = (f64::from(size.width), f64::from(size.height));
-    let onto: Vec<Point> = template.iter().map(|&[x, y]| Point::new(f64::from(x) * width, f64::from(y) * height)).collect();
+    let onto: Vec<Point> =
+        template.iter().map(|&[x, y]| Point::new(f64::from(x) * width, f64::from(y) * height)).collect();
     let map = Similarity::fit(marks, &onto).ok_or(ExtractError::Landmarks)?;
     Ok(warp::warped(picture, &map, size.width as usize, size.height as usize))
 }
@@ -497,7 +536,10 @@ fn presence(models: &[Presence], picture: &Picture, bounds: &Rectangle) -> Resul
         let Size { width, height } = liveness.size;
         let cut = warp::scaled(picture, &region, width as usize, height as usize);
         let scores = output(&**session, input, &cut, &liveness.output, liveness.classes)?;
-        sum += softmax(&scores, liveness.real);
+        sum += match liveness.scores {
+            Scores::Probabilities => scores.get(liveness.real).copied().map_or(f64::NAN, f64::from),
+            Scores::Logits => softmax(&scores, liveness.real),
+        };
     }
     Ok(Some(sum / models.len() as f64))
 }
@@ -560,9 +602,14 @@ mod tests {
     #[test]
     fn work_in_parallel_comes_back_in_order() {
         let told = AtomicUsize::new(0);
-        let answers = in_parallel(50, 4, &|done| {
-            told.fetch_max(done, Ordering::Relaxed);
-        }, |number| number * 3);
+        let answers = in_parallel(
+            50,
+            4,
+            &|done| {
+                told.fetch_max(done, Ordering::Relaxed);
+            },
+            |number| number * 3,
+        );
         assert_eq!(answers, (0..50).map(|number| number * 3).collect::<Vec<_>>());
         assert_eq!(told.into_inner(), 50);
         assert!(in_parallel(0, 0, &|_| {}, |number| number).is_empty());

@@ -4,6 +4,7 @@ use crate::geometry::{Point, Rectangle, Similarity};
 use crate::manifest::{Colour, Input, Layout};
 use crate::photo::Picture;
 use crate::runtime::{RuntimeError, Tensor};
+use zeroize::Zeroizing;
 
 /// The picture seen through `map` (which takes its points to points of the result), bilinear, black outside.
 #[must_use]
@@ -43,6 +44,58 @@ pub(crate) fn scaled(picture: &Picture, region: &Rectangle, width: usize, height
     result
 }
 
+/// The whole picture made smaller: every pixel is the mean of the area it covers, so that detail too fine for the result is
+/// averaged away instead of becoming noise.
+///
+/// Sides that are not smaller than the picture's keep its size.
+#[must_use]
+pub(crate) fn reduced(picture: &Picture, width: usize, height: usize) -> Picture {
+    let (width, height) = (width.min(picture.width()), height.min(picture.height()));
+    if (width, height) == (picture.width(), picture.height()) {
+        return picture.duplicate();
+    }
+    let (across, down) = (taps(picture.width(), width), taps(picture.height(), height));
+    // Rows first: all of a row's columns, as floats, for every row of the photo.
+    let mut rows = Zeroizing::new(vec![0.0_f32; picture.height() * width * 3]);
+    for (y, out) in rows.chunks_exact_mut(width * 3).enumerate() {
+        let row = picture.row(y);
+        for (out, (first, weights)) in out.chunks_exact_mut(3).zip(&across) {
+            let pixels = row.get(first * 3..).unwrap_or_default().chunks_exact(3);
+            for (pixel, weight) in pixels.zip(weights) {
+                out.iter_mut().zip(pixel).for_each(|(sum, &value)| *sum += weight * f32::from(value));
+            }
+        }
+    }
+    let mut result = Picture::black(width, height);
+    let mut sums = Zeroizing::new(vec![0.0_f32; width * 3]);
+    for (y, (first, weights)) in down.iter().enumerate() {
+        sums.fill(0.0);
+        for (row, weight) in rows.chunks_exact(width * 3).skip(*first).zip(weights) {
+            sums.iter_mut().zip(row).for_each(|(sum, &value)| *sum += weight * value);
+        }
+        for (x, sum) in sums.chunks_exact(3).enumerate() {
+            if let &[red, green, blue] = sum {
+                result.set(x, y, [red, green, blue].map(|value| (value + 0.5) as u8));
+            }
+        }
+    }
+    result
+}
+
+/// For every place of the shorter side: the first of the longer side's places that it sees, and how much it sees of it and
+/// its followers. Weights add up to 1.
+fn taps(from: usize, to: usize) -> Vec<(usize, Vec<f32>)> {
+    let step = from as f64 / to as f64;
+    (0..to)
+        .map(|place| {
+            let (begin, end) = (place as f64 * step, (place + 1) as f64 * step);
+            let (first, last) = (begin.floor() as usize, (end.ceil() as usize).min(from));
+            let covered = |at: usize| (end.min((at + 1) as f64) - begin.max(at as f64)).max(0.0);
+            (first, (first..last).map(|at| (covered(at) / step) as f32).collect())
+        })
+        .collect()
+}
+
 /// The colour between four pixels; pixels outside the picture are black, and far outside there is none.
 fn sample(picture: &Picture, at: Point) -> Option<[u8; 3]> {
     let (left, top) = (at.x.floor(), at.y.floor());
@@ -79,16 +132,17 @@ pub(crate) fn tensor(picture: &Picture, input: &Input, width: usize, height: usi
         Colour::Bgr => [2, 1, 0],
     };
     let mut values = vec![0.0; 3 * width * height];
-    let (plane, (step, between)) = (width * height, match input.layout {
-        Layout::Nchw => (1, width * height),
-        Layout::Nhwc => (3, 1),
-    });
+    let (plane, (step, between)) = (
+        width * height,
+        match input.layout {
+            Layout::Nchw => (1, width * height),
+            Layout::Nhwc => (3, 1),
+        },
+    );
     debug_assert_eq!(plane * 3, values.len());
     for y in 0..picture.height() {
         for (x, pixel) in picture.row(y).chunks_exact(3).enumerate() {
-            for (channel, (&source, (mean, std))) in
-                order.iter().zip(input.mean.iter().zip(&input.std)).enumerate()
-            {
+            for (channel, (&source, (mean, std))) in order.iter().zip(input.mean.iter().zip(&input.std)).enumerate() {
                 let value = pixel.get(source).copied().map_or(0.0, f32::from);
                 if let Some(out) = values.get_mut((y * width + x) * step + channel * between) {
                     *out = (value - mean) / std;
@@ -128,7 +182,8 @@ mod tests {
         let half = warped(&picture, &Similarity::new(1.0, 0.0, Point::new(-5.5, 0.0)), 4, 4);
         assert_eq!(half.pixel(0, 0), [22, 0, 100]);
         // A quarter turn, and black where there is nothing.
-        let turned = warped(&picture, &Similarity::new(1.0, std::f64::consts::FRAC_PI_2, Point::new(39.0, 0.0)), 70, 70);
+        let turned =
+            warped(&picture, &Similarity::new(1.0, std::f64::consts::FRAC_PI_2, Point::new(39.0, 0.0)), 70, 70);
         assert_eq!(turned.pixel(39 - 11, 20), picture.pixel(20, 11));
         assert_eq!(turned.pixel(60, 65), [0; 3]);
     }
@@ -150,13 +205,8 @@ mod tests {
         let mut picture = Picture::black(2, 1);
         picture.set(0, 0, [10, 20, 30]);
         picture.set(1, 0, [40, 50, 60]);
-        let mut input = Input {
-            name: "input".into(),
-            layout: Layout::Nchw,
-            colour: Colour::Bgr,
-            mean: [0.0; 3],
-            std: [1.0; 3],
-        };
+        let mut input =
+            Input { name: "input".into(), layout: Layout::Nchw, colour: Colour::Bgr, mean: [0.0; 3], std: [1.0; 3] };
         let planes = tensor(&picture, &input, 3, 1).unwrap();
         assert_eq!(planes.shape(), [1, 3, 1, 3]);
         assert_eq!(planes.values(), [30.0, 60.0, 0.0, 20.0, 50.0, 0.0, 10.0, 40.0, 0.0]);

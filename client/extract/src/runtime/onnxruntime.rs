@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use ort::environment::Environment;
-use ort::session::builder::GraphOptimizationLevel;
+use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::session::{Session as Ort, SessionInputValue};
 use ort::value::TensorRef;
 
@@ -102,15 +102,13 @@ struct Source {
 
 impl Source {
     fn session(&self) -> Result<Ort, RuntimeError> {
-        let refused =
-            |message: String| RuntimeError::Model { runtime: RuntimeName::OnnxRuntime, message };
+        let refused = |message: String| RuntimeError::Model { runtime: RuntimeName::OnnxRuntime, message };
+        let set = |error: ort::Error<SessionBuilder>| refused(error.to_string());
         let builder = Ort::builder(&self.opened.environment).map_err(|error| refused(error.to_string()))?;
-        let mut builder = builder
-            .with_optimization_level(GraphOptimizationLevel::All)
-            .and_then(|builder| builder.with_intra_threads(self.threads))
-            // Idle threads that spin take the cores from whoever shares them.
-            .and_then(|builder| builder.with_intra_op_spinning(false))
-            .map_err(|error| refused(error.to_string()))?;
+        let builder = builder.with_optimization_level(GraphOptimizationLevel::All).map_err(set)?;
+        let builder = builder.with_intra_threads(self.threads).map_err(set)?;
+        // Idle threads that spin take the cores from whoever shares them.
+        let mut builder = builder.with_intra_op_spinning(false).map_err(set)?;
         builder.commit_from_memory(&self.model).map_err(|error| refused(error.to_string()))
     }
 }
@@ -125,10 +123,8 @@ struct Loaded {
 
 impl Loaded {
     fn with(&self, session: &mut Ort, inputs: &[(&str, &Tensor)]) -> Result<Vec<(String, Tensor)>, RuntimeError> {
-        let failed = |error: ort::Error| RuntimeError::Run {
-            runtime: RuntimeName::OnnxRuntime,
-            message: error.to_string(),
-        };
+        let failed =
+            |error: ort::Error| RuntimeError::Run { runtime: RuntimeName::OnnxRuntime, message: error.to_string() };
         let mut given: Vec<(String, SessionInputValue<'_>)> = Vec::with_capacity(inputs.len());
         for (name, tensor) in inputs {
             if !self.inputs.iter().any(|known| known == name) {

@@ -73,10 +73,8 @@ impl Session for Loaded {
             given.push((*node, TensorView::from_data(tensor.shape(), tensor.values()).into()));
         }
         let options = RunOptions::default().with_thread_pool(Some(Arc::clone(&self.threads)));
-        let values = self
-            .model
-            .run(given, self.model.output_ids(), Some(options))
-            .map_err(|error| failed(error.to_string()))?;
+        let values =
+            self.model.run(given, self.model.output_ids(), Some(options)).map_err(|error| failed(error.to_string()))?;
         self.outputs
             .iter()
             .zip(values)
