@@ -1,6 +1,8 @@
 //! The engine of the demonstration: the real services, as child processes on loopback ports with mutual TLS from a
 //! throw-away authority, behind [`Engine`].
 
+use std::time::{Duration, Instant};
+
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -89,7 +91,7 @@ impl Engine for Services {
                 status: refusal.status(),
                 message: refusal.message.clone(),
             }),
-            None => Ok(()),
+            None => self.runtime.block_on(self.searchable()),
         }
     }
 
@@ -126,7 +128,29 @@ impl Engine for Services {
     }
 }
 
+/// How long the index may stand still before nobody waits for it any more.
+const STANDSTILL: Duration = Duration::from_secs(60);
+
 impl Services {
+    /// Waits until everybody who is enrolled can be found: groups are built after the answers.
+    async fn searchable(&self) -> Result<(), CliError> {
+        let (mut least, mut since) = (u64::MAX, Instant::now());
+        loop {
+            let pending = self.collection.info().await.map_err(stopped)?.pending;
+            if pending == 0 {
+                return Ok(());
+            }
+            if pending < least {
+                (least, since) = (pending, Instant::now());
+            }
+            if since.elapsed() > STANDSTILL {
+                let reason = format!("{pending} people are not searchable, and none became so for {STANDSTILL:?}");
+                return Err(CliError::protocol(DeploymentError::Process { role: String::from("matcher"), reason }));
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     /// The bytes that the parties have counted, from their metrics.
     async fn count(&self) -> Option<Traffic> {
         let ports = self.running.as_ref()?.deployment().ports().ok()?;
