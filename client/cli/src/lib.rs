@@ -31,7 +31,6 @@ pub mod rotation;
 pub mod services;
 pub mod synthetic;
 pub mod up;
-pub mod verification;
 
 #[cfg(test)]
 mod testing;

@@ -13,7 +13,7 @@ use crate::exit::CliError;
 use crate::input::{self, InputError, Pair};
 use crate::judge::{self, BAND, Tally};
 use crate::report::{self, Progress, Report, milliseconds};
-use crate::verification::{self, Rates, Scored};
+use veilmatch_evaluation::folds::{self, Rates, Scored};
 
 #[derive(Serialize)]
 struct Plain {
@@ -62,7 +62,7 @@ impl Plaintext {
             let (Some(a), Some(b)) = (embeddings.get(pair.a), embeddings.get(pair.b)) else { continue };
             scored.push(Scored { fold: pair.fold, score: b.cosine(a)?, same: pair.same });
         }
-        let thresholds = verification::thresholds(&scored).map_err(CliError::protocol)?;
+        let thresholds = folds::thresholds(&scored).map_err(CliError::protocol)?;
         let decisions = scored.iter().map(|p| thresholds.get(&p.fold).is_some_and(|t| p.score >= t.cosine())).collect();
         Ok(Self { scored, thresholds, decisions })
     }
@@ -124,9 +124,9 @@ pub fn run(arguments: &PairsArguments, found: &Found<'_>, progress: &Progress) -
         pairs: pairs.len(),
         folds: plaintext.thresholds.len(),
         enrolled: people.len(),
-        plain: verification::rates(&plaintext.scored, &plaintext.decisions),
-        eer: verification::equal_error_rate(&plaintext.scored),
-        encrypted: verification::rates(&plaintext.scored, &decisions),
+        plain: folds::rates(&plaintext.scored, &plaintext.decisions),
+        eer: folds::equal_error_rate(&plaintext.scored),
+        encrypted: folds::rates(&plaintext.scored, &decisions),
         tally,
         noise_std,
         enroll,
