@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use veilmatch_domain::{Embedding, EmbeddingError, Explain, IdentifierError, Status, SubjectId};
 
+use veilmatch_evaluation::fair;
 use veilmatch_preselect::FileError;
 
 use crate::npy::{self, NpyError};
@@ -99,6 +100,30 @@ pub enum InputError {
         /// What is wrong.
         source: FileError,
     },
+    /// Not a transform.
+    #[error("{}: {source}", path.display())]
+    Transform {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: fair::FileError,
+    },
+    /// A table has no column of this name.
+    #[error("{}: there is no column {column:?}", path.display())]
+    NoSuchColumn {
+        /// The file.
+        path: PathBuf,
+        /// The column that is asked for.
+        column: String,
+    },
+    /// A cell that does not hold what its column should.
+    #[error("{}: {problem}", path.display())]
+    Cell {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: &'static str,
+    },
     /// Nobody has two rows, so nobody can be enrolled and ask.
     #[error("{}: no label has two rows", path.display())]
     NoMatedPeople {
@@ -127,7 +152,9 @@ impl Explain for InputError {
             Self::Npy { source, .. } => source.code(),
             Self::Row { source, .. } => source.code(),
             Self::Rotation { source, .. } => source.code(),
-            Self::Table { .. } => "bad-csv",
+            Self::Transform { source, .. } => source.code(),
+            Self::NoSuchColumn { .. } => "no-such-column",
+            Self::Table { .. } | Self::Cell { .. } => "bad-csv",
             Self::RowOutOfRange { .. } | Self::NoSuchRow { .. } => "row-out-of-range",
             Self::Label { source, .. } => source.code(),
             Self::NoMatedPeople { .. } | Self::TooFewPeople { .. } => "too-few-people",
@@ -139,6 +166,7 @@ impl Explain for InputError {
             Self::Open { .. } => Status::NotFound,
             Self::Npy { source, .. } => source.status(),
             Self::Rotation { source, .. } => source.status(),
+            Self::Transform { source, .. } => source.status(),
             _ => Status::InvalidArgument,
         }
     }
@@ -147,11 +175,13 @@ impl Explain for InputError {
             Self::Open { .. } => "check the path and its permissions",
             Self::Npy { source, .. } => source.advice(),
             Self::Rotation { source, .. } => source.advice(),
+            Self::Transform { source, .. } => source.advice(),
+            Self::NoSuchColumn { .. } => "name a column of the table's first line; see --help",
             Self::Row { source: EmbeddingError::NotUnit, .. } => {
                 "divide each row by its L2 norm, or let --normalize do it"
             }
             Self::Row { source, .. } => source.advice(),
-            Self::Table { .. } => "see --help for the columns",
+            Self::Table { .. } | Self::Cell { .. } => "see --help for the columns",
             Self::RowOutOfRange { .. } => "rows count from 0; check that the table belongs to these embeddings",
             Self::NoSuchRow { .. } => "rows count from 0",
             Self::Label { source, .. } => source.advice(),
@@ -227,6 +257,60 @@ pub fn labels(path: &Path, rows: usize) -> Result<Vec<(usize, String)>, InputErr
         labels.push((row, label));
     }
     Ok(labels)
+}
+
+/// Who is in which row, and what other columns say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Roster {
+    /// Rows in file order, each once.
+    pub rows: Vec<usize>,
+    /// The label of each of them.
+    pub labels: Vec<String>,
+    /// For each column that was asked for, its cells in the same order.
+    pub columns: Vec<Vec<String>>,
+}
+
+/// Reads a table with the columns `row` and `label` and any others, of which these are wanted.
+///
+/// # Errors
+/// [`InputError`] naming the line or the column.
+pub fn roster(path: &Path, rows: usize, columns: &[&str]) -> Result<Roster, InputError> {
+    let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(without_mark(open(path)?));
+    let header: Vec<String> = reader.headers().map_err(|e| csv_error(path, &e))?.iter().map(str::to_owned).collect();
+    let place = |name: &str| {
+        let column = name.to_owned();
+        let missing = || InputError::NoSuchColumn { path: path.into(), column };
+        header.iter().position(|c| c == name).ok_or_else(missing)
+    };
+    let (row_at, label_at) = (place("row")?, place("label")?);
+    let wanted: Vec<usize> = columns.iter().map(|name| place(name)).collect::<Result<_, _>>()?;
+    let mut roster = Roster { rows: Vec::new(), labels: Vec::new(), columns: vec![Vec::new(); columns.len()] };
+    let mut seen = BTreeSet::new();
+    for record in reader.records() {
+        let record = record.map_err(|e| csv_error(path, &e))?;
+        let line = record.position().map_or(0, csv::Position::line);
+        let problem = |problem| InputError::Table { path: path.into(), line, problem };
+        if roster.rows.len() == MAX_LINES {
+            return Err(problem("the table is too long"));
+        }
+        let cell = |at: usize| record.get(at).unwrap_or_default();
+        let row: usize = cell(row_at).parse().map_err(|_| problem("`row` is not a row number"))?;
+        in_range(path, line, row, rows)?;
+        if cell(label_at).is_empty() || record.iter().any(|c| c.len() > MAX_LABEL) {
+            return Err(problem("a label is empty, or a cell longer than 1,024 bytes"));
+        }
+        if !seen.insert(row) {
+            return Err(problem("this row has a label already"));
+        }
+        roster.rows.push(row);
+        roster.labels.push(cell(label_at).to_owned());
+        wanted.iter().zip(&mut roster.columns).for_each(|(&at, column)| column.push(cell(at).to_owned()));
+    }
+    if roster.rows.is_empty() {
+        Err(InputError::Table { path: path.into(), line: 1, problem: "the table has no lines" })
+    } else {
+        Ok(roster)
+    }
 }
 
 /// Reads `fold,a,b,same` or `a,b,same`. Without folds ten are made: the i-th mated and the i-th non-mated pair, in file
@@ -407,6 +491,28 @@ mod tests {
         }
         let latin = file(&folder, "m.csv", b"row,label\n0,J\xf8rgen\n");
         assert_eq!(labels(&latin, 3).unwrap_err().code(), "bad-csv");
+    }
+
+    #[test]
+    fn rosters_have_columns_in_any_order() {
+        let folder = TempDir::new().unwrap();
+        let read = |text: &str, columns: &[&str]| roster(&file(&folder, "r.csv", text), 3, columns);
+        let table = "sex,label,row,taken\nf,ann,2,2004\n,bo,0,\n";
+        let found = read(table, &["taken", "sex"]).unwrap();
+        assert_eq!((found.rows, found.labels), (vec![2, 0], vec!["ann".to_owned(), "bo".to_owned()]));
+        assert_eq!(found.columns, [["2004", ""], ["f", ""]]);
+        for (bad, code) in [
+            ("row,name\n0,ann\n", "no-such-column"),
+            ("row,label\n0,ann\n0,bo\n", "bad-csv"),
+            ("row,label\n3,ann\n", "row-out-of-range"),
+            ("row,label\nx,ann\n", "bad-csv"),
+            ("row,label\n0,\n", "bad-csv"),
+            ("row,label\n", "bad-csv"),
+        ] {
+            assert_eq!(read(bad, &[]).unwrap_err().code(), code, "{bad}");
+        }
+        let error = read(table, &["age"]).unwrap_err();
+        assert!(error.to_string().contains("no column \"age\""), "{error}");
     }
 
     #[test]

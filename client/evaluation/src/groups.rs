@@ -132,6 +132,12 @@ impl Membership {
         self.names.is_empty()
     }
 
+    /// The name of a group; empty if there is none of this number.
+    #[must_use]
+    pub fn name(&self, number: usize) -> &str {
+        self.names.get(number).map_or("", String::as_str)
+    }
+
     /// The rows of each group.
     #[must_use]
     pub fn rows(&self) -> &[Vec<usize>] {

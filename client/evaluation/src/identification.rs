@@ -392,10 +392,12 @@ mod tests {
             assert_eq!(gallery.rank1_miss.errors, misses);
             assert_eq!(hits.len(), 2 * 2 * size, "two further images each");
             for point in &gallery.points {
-                let above = highest.iter().filter(|s| **s >= point.threshold - 1e-6).count() as f64;
-                assert!((above - (point.wanted_fpir * highest.len() as f64).floor()).abs() <= 1.0);
+                // A probe may have the same nearest neighbour in both draws: as many as allowed, or all ties would be in.
+                let above = |t: f64| highest.iter().filter(|s| **s >= t).count();
+                let allowed = (point.wanted_fpir * highest.len() as f64).floor() as usize;
+                assert!(above(point.threshold + 1e-6) <= allowed && above(point.threshold - 1e-6) > allowed);
                 let missed = hits.iter().filter(|s| **s < point.threshold).count() as f64;
-                assert!((point.fnir.errors as f64 - missed).abs() <= 1.0, "{missed} {point:?}");
+                assert!((point.fnir.errors as f64 - missed).abs() <= 2.0, "{missed} {point:?}");
                 assert!(point.fnir_any_rank.errors <= point.fnir.errors);
                 assert!(point.fnir.interval.unwrap().holds(point.fnir.rate));
             }

@@ -64,12 +64,14 @@ pub fn crowd(groups: &[Group], images: usize, dimension: usize, likeness: f64, s
     for (number, group) in groups.iter().enumerate() {
         let shared = unit(dimension, &mut stream);
         let amplitudes = amplitudes(dimension, group.breadth);
-        let mirror = unit(dimension, &mut stream);
+        let mirrors: Vec<Vec<f64>> = (0..dimension).map(|_| unit(dimension, &mut stream)).collect();
         for person in 0..group.people {
             let mut own: Vec<f64> = amplitudes.iter().map(|a| a * normal(&mut stream)).collect();
-            // A reflection mixes the coordinates: the basis is the group's own.
-            let along = 2.0 * own.iter().zip(&mirror).map(|(x, m)| x * m).sum::<f64>();
-            own.iter_mut().zip(&mirror).for_each(|(x, m)| *x -= along * m);
+            // As many reflections as dimensions make a basis of the group's own.
+            for mirror in &mirrors {
+                let along = 2.0 * own.iter().zip(mirror).map(|(x, m)| x * m).sum::<f64>();
+                own.iter_mut().zip(mirror).for_each(|(x, m)| *x -= along * m);
+            }
             own.iter_mut().zip(&shared).for_each(|(x, s)| *x += group.shared * s);
             to_unit(&mut own);
             for _ in 0..images {

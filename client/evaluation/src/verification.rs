@@ -412,7 +412,7 @@ mod tests {
     #[test]
     fn intervals_hold_the_rates_and_shrink_with_people() {
         let width = |people: usize| {
-            let (templates, people) = crowd(people, 3, 32, 0.75, 6);
+            let (templates, people) = crowd(people, 3, 32, 0.6, 6);
             let result = verify(&templates, &people, &[], &settings(&[0.01]), &|_| {}).unwrap();
             let point = &result.points[0];
             assert!(
