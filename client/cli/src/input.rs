@@ -17,6 +17,8 @@ use crate::npy::{self, NpyError};
 pub const MAX_LABEL: usize = 1024;
 /// Folds that are made where the file has none.
 pub const DEFAULT_FOLDS: u32 = 10;
+/// Longest file of pairs of images that is read.
+const MAX_PAIRS_FILE: u64 = 64 << 20;
 /// Most lines of a table.
 const MAX_LINES: usize = npy::MAX_ROWS;
 
@@ -335,11 +337,7 @@ pub fn pairs(path: &Path, rows: usize) -> Result<Vec<Pair>, InputError> {
             (None, fields.as_slice())
         };
         let [a, b, same] = rest else { return Err(problem("the number of fields is not the header's")) };
-        let same = match same.as_str() {
-            "1" | "true" | "True" => true,
-            "0" | "false" | "False" => false,
-            _ => return Err(problem("`same` is none of 0, 1, true and false")),
-        };
+        let same = truth(same).ok_or_else(|| problem("`same` is none of 0, 1, true and false"))?;
         let row = |text: &str| text.parse::<usize>().map_err(|_| problem("`a` or `b` is not a row number"));
         let (a, b) = (row(a)?, row(b)?);
         in_range(path, line, a, rows)?;
@@ -350,6 +348,82 @@ pub fn pairs(path: &Path, rows: usize) -> Result<Vec<Pair>, InputError> {
         pairs.push(Pair { fold, a, b, same });
     }
     if trainable(&pairs) { Ok(pairs) } else { Err(InputError::TooFewPairs { path: path.into() }) }
+}
+
+/// A pair of images: paths below a folder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImagePair {
+    /// The fold that it belongs to.
+    pub fold: u32,
+    /// The image that is enrolled.
+    pub a: String,
+    /// The image that is the probe.
+    pub b: String,
+    /// Whether both show the same person.
+    pub same: bool,
+}
+
+/// Reads pairs of images: a table with the columns `fold,a,b,same`, or LFW's own file, whose first line is the number of
+/// folds and of mated pairs in each, and whose further lines are `name m n` and `name m name n`.
+///
+/// # Errors
+/// [`InputError`] naming the line.
+pub fn image_pairs(path: &Path) -> Result<Vec<ImagePair>, InputError> {
+    let failed = |source| InputError::Open { path: path.into(), source };
+    let mut text = String::new();
+    open(path)?.take(MAX_PAIRS_FILE).read_to_string(&mut text).map_err(failed)?;
+    let first = text.lines().next().unwrap_or_default();
+    if !first.split_whitespace().all(|word| word.parse::<u32>().is_ok()) || first.trim().is_empty() {
+        return image_table(path);
+    }
+    let table = |line: usize, problem| InputError::Table { path: path.into(), line: line as u64 + 1, problem };
+    let size: u32 = match first.split_whitespace().collect::<Vec<_>>()[..] {
+        [size] | [_, size] => size.parse().ok().filter(|s| *s > 0),
+        _ => None,
+    }
+    .ok_or_else(|| table(0, "the first line is not the number of folds and of pairs"))?;
+    let mut pairs = Vec::new();
+    for (number, line) in text.lines().enumerate().skip(1).filter(|(_, line)| !line.trim().is_empty()) {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let file = |name: &str, n: &str| match n.parse::<u32>() {
+            Ok(n) if inside(name) => Ok(format!("{name}/{name}_{n:04}.jpg")),
+            _ => Err(table(number, "not a name and a number")),
+        };
+        let (a, b, same) = match words[..] {
+            [name, m, n] => (file(name, m)?, file(name, n)?, true),
+            [first, m, second, n] => (file(first, m)?, file(second, n)?, false),
+            _ => return Err(table(number, "neither `name m n` nor `name m name n`")),
+        };
+        pairs.push(ImagePair { fold: pairs.len() as u32 / size.saturating_mul(2), a, b, same });
+    }
+    if pairs.is_empty() { Err(table(0, "the table has no lines")) } else { Ok(pairs) }
+}
+
+fn image_table(path: &Path) -> Result<Vec<ImagePair>, InputError> {
+    let mut pairs = Vec::new();
+    for (line, (fold, a, b, same)) in table::<(u32, String, String, String)>(path, &[&["fold", "a", "b", "same"]])?.1 {
+        let problem = |problem| InputError::Table { path: path.into(), line, problem };
+        let same = truth(&same).ok_or_else(|| problem("`same` is none of 0, 1, true and false"))?;
+        if !inside(&a) || !inside(&b) {
+            return Err(problem("a path leads out of the folder, or is empty"));
+        }
+        pairs.push(ImagePair { fold, a, b, same });
+    }
+    Ok(pairs)
+}
+
+/// Whether a path stays below the folder that it is meant for.
+fn inside(path: &str) -> bool {
+    let mut parts = Path::new(path).components().peekable();
+    parts.peek().is_some() && parts.all(|part| matches!(part, std::path::Component::Normal(_)))
+}
+
+fn truth(word: &str) -> Option<bool> {
+    match word {
+        "1" | "true" | "True" => Some(true),
+        "0" | "false" | "False" => Some(false),
+        _ => None,
+    }
 }
 
 /// Whether there are two folds or more, and both kinds of pairs outside each.
@@ -491,6 +565,35 @@ mod tests {
         }
         let latin = file(&folder, "m.csv", b"row,label\n0,J\xf8rgen\n");
         assert_eq!(labels(&latin, 3).unwrap_err().code(), "bad-csv");
+    }
+
+    #[test]
+    fn pairs_of_images_are_read_in_both_forms() {
+        let folder = TempDir::new().unwrap();
+        let read = |text: &str| image_pairs(&file(&folder, "p.txt", text));
+        let found = read("2\t1\nAnn_B\t1\t12\nAnn_B\t2\tCy\t1\nCy 1 2\nCy 1 Di 4\n").unwrap();
+        assert_eq!(
+            found.iter().map(|p| (p.fold, p.same)).collect::<Vec<_>>(),
+            [(0, true), (0, false), (1, true), (1, false)]
+        );
+        assert_eq!((found[0].b.as_str(), found[1].b.as_str()), ("Ann_B/Ann_B_0012.jpg", "Cy/Cy_0001.jpg"));
+        let table = read("fold,a,b,same\n3,x/1.jpg,y/2.png,0\n").unwrap();
+        assert_eq!(table, [ImagePair { fold: 3, a: "x/1.jpg".into(), b: "y/2.png".into(), same: false }]);
+        for bad in [
+            "",
+            "2 1\n",
+            "0\nAnn 1 2\n",
+            "1 2 3\nAnn 1 2\n",
+            "1\nAnn 1\n",
+            "1\nAnn one 2\n",
+            "1\n../Ann 1 2\n",
+            "fold,a,b,same\n0,/etc/x.jpg,y.jpg,1\n",
+            "fold,a,b,same\n0,../x.jpg,y.jpg,1\n",
+            "fold,a,b,same\n0,,y.jpg,1\n",
+            "fold,a,b,same\n0,x.jpg,y.jpg,2\n",
+        ] {
+            assert_eq!(read(bad).unwrap_err().code(), "bad-csv", "{bad}");
+        }
     }
 
     #[test]

@@ -194,7 +194,8 @@ impl Page {
         );
     }
 
-    fn encrypted(&mut self, encrypted: &[EncryptedPoint]) {
+    /// Encrypted decisions; nothing if there are none.
+    pub fn encrypted(&mut self, encrypted: &[EncryptedPoint]) {
         if encrypted.is_empty() {
             return;
         }

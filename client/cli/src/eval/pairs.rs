@@ -259,7 +259,17 @@ pub(super) fn encrypted_points(
     found: &Found<'_>,
     progress: &Progress,
 ) -> Result<Vec<EncryptedPoint>, CliError> {
-    let chosen = chosen(plain, at.fmr)?;
+    decided(embeddings, at, &chosen(plain, at.fmr)?, found, progress)
+}
+
+/// The same at thresholds from elsewhere; `at.fmr` is not looked at.
+pub(super) fn decided(
+    embeddings: &[Embedding],
+    at: &EncryptedAt<'_>,
+    chosen: &[Chosen],
+    found: &Found<'_>,
+    progress: &Progress,
+) -> Result<Vec<EncryptedPoint>, CliError> {
     let people = enrolled(at.pairs, embeddings)?;
     let thresholds = || chosen.iter().map(|c| c.threshold);
     let (Some(lowest), Some(highest), Some(first)) = (thresholds().min(), thresholds().max(), people.first()) else {
@@ -276,7 +286,7 @@ pub(super) fn encrypted_points(
     let bar = progress.stage("enroll", people.len());
     engine.enroll(&people, &|count| bar.reach(count))?;
     drop(bar);
-    let (points, _) = encrypted::points(engine.as_mut(), embeddings, at.pairs, at.non_mated, &chosen, progress)?;
+    let (points, _) = encrypted::points(engine.as_mut(), embeddings, at.pairs, at.non_mated, chosen, progress)?;
     Ok(points)
 }
 
@@ -321,41 +331,42 @@ pub(super) fn verification_text(plain: &Verification, encrypted: &[EncryptedPoin
             ""
         },
     );
-    if !encrypted.is_empty() {
-        let rows: Vec<Vec<String>> = encrypted
-            .iter()
-            .map(|e| {
-                vec![
-                    e.wanted_fmr.to_string(),
-                    report::count(e.mated),
-                    percent(e.fnmr_plain),
-                    percent(e.fnmr_encrypted),
-                    format!(
-                        "{} / {} of {}",
-                        e.false_matches_plain,
-                        e.false_matches_encrypted,
-                        report::count(e.non_mated)
-                    ),
-                    e.in_band.to_string(),
-                    e.differing.to_string(),
-                    e.outside_band.to_string(),
-                ]
-            })
-            .collect();
-        let header = [
-            "FMR",
-            "mated",
-            "FNMR plain",
-            "FNMR encrypted",
-            "false matches, plain / enc.",
-            "in band",
-            "differ",
-            "outside band",
-        ];
-        let table = report::table(&header, &[0, 1, 2, 3, 4, 5, 6, 7], &rows);
-        text += &format!("\nThrough the encrypted protocol:\n\n{table}\n");
-    }
+    text += &encrypted_text(encrypted);
     text
+}
+
+/// A table of encrypted decisions; nothing if there are none.
+pub(super) fn encrypted_text(encrypted: &[EncryptedPoint]) -> String {
+    if encrypted.is_empty() {
+        return String::new();
+    }
+    let rows: Vec<Vec<String>> = encrypted
+        .iter()
+        .map(|e| {
+            vec![
+                e.wanted_fmr.to_string(),
+                report::count(e.mated),
+                percent(e.fnmr_plain),
+                percent(e.fnmr_encrypted),
+                format!("{} / {} of {}", e.false_matches_plain, e.false_matches_encrypted, report::count(e.non_mated)),
+                e.in_band.to_string(),
+                e.differing.to_string(),
+                e.outside_band.to_string(),
+            ]
+        })
+        .collect();
+    let header = [
+        "FMR",
+        "mated",
+        "FNMR plain",
+        "FNMR encrypted",
+        "false matches, plain / enc.",
+        "in band",
+        "differ",
+        "outside band",
+    ];
+    let table = report::table(&header, &[0, 1, 2, 3, 4, 5, 6, 7], &rows);
+    format!("\nThrough the encrypted protocol:\n\n{table}\n")
 }
 
 impl PairsReport {
