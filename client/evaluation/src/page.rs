@@ -1,7 +1,7 @@
 //! The report: one HTML file that loads nothing, with DET curves, score histograms of the plaintext side, the encrypted
 //! operating points drawn on them, and tables with intervals.
 
-use veilmatch_plots::{Area, Bar, Kind, Series, areas, bars, document, lines, section, short, table};
+use veilmatch_plots::{Area, Bar, Kind, Series, areas, bars, document, lines, section, table};
 
 use crate::bootstrap::{Interval, Rate};
 use crate::encrypted::{EncryptedPoint, EncryptedSearches};
@@ -14,7 +14,7 @@ use crate::time::OverTime;
 use crate::verification::Verification;
 
 /// Curves that one plot can tell apart.
-const CURVES: [Kind; 5] = [Kind::Plain, Kind::Second, Kind::Machine, Kind::Other, Kind::Published];
+const CURVES: [Kind; 5] = [Kind::Plain, Kind::Second, Kind::Machine, Kind::Other, Kind::Further];
 
 /// A rate in percent: two decimals, or two digits that count where it is smaller.
 #[must_use]
@@ -30,13 +30,19 @@ pub fn percent(rate: f64) -> String {
     }
 }
 
+/// A wanted rate as people write it: 0.01, 1e-5.
+#[must_use]
+pub fn wanted(rate: f64) -> String {
+    if rate >= 1e-3 { rate.to_string() } else { format!("{rate:e}") }
+}
+
 /// An interval in percent.
 #[must_use]
 pub fn percent_interval(interval: Option<Interval>) -> String {
-    interval.map_or_else(
-        || String::from("-"),
-        |i| format!("{} to {}", percent(i.low).trim_end_matches(" %"), percent(i.high)),
-    )
+    // From ten percent on, no interval here is known to more than a digit after the point.
+    let bound =
+        |v: f64| if v >= 0.1 { format!("{:.1}", 100.0 * v) } else { percent(v).trim_end_matches(" %").to_owned() };
+    interval.map_or_else(|| String::from("-"), |i| format!("{} to {} %", bound(i.low), bound(i.high)))
 }
 
 /// A rate with its interval.
@@ -150,7 +156,7 @@ impl Page {
         let area =
             |name: &str, kind, points: &[(f64, f64)]| Area { name: name.to_owned(), kind, points: points.to_vec() };
         let marks: Vec<(f64, String)> =
-            v.points.iter().map(|p| (p.threshold, format!("FMR {}", short(p.wanted_fmr)))).collect();
+            v.points.iter().map(|p| (p.threshold, format!("FMR {}", wanted(p.wanted_fmr)))).collect();
         let both =
             [area("non-mated, plaintext", Kind::Plain, non_mated), area("mated, plaintext", Kind::Second, mated)];
         let words = format!(
@@ -169,7 +175,7 @@ impl Page {
             .iter()
             .map(|p| {
                 vec![
-                    short(p.wanted_fmr),
+                    wanted(p.wanted_fmr),
                     format!("{:.4}", p.threshold),
                     format!("{}{}", count(p.fmr.errors), if p.few { " (few)" } else { "" }),
                     percent_interval(p.fmr.interval),
@@ -203,7 +209,7 @@ impl Page {
             .iter()
             .map(|e| {
                 vec![
-                    short(e.wanted_fmr),
+                    wanted(e.wanted_fmr),
                     format!("{:.4}", e.threshold),
                     count(e.mated),
                     percent(e.fnmr_plain),
@@ -276,7 +282,7 @@ impl Page {
                 rows.push(vec![
                     count(gallery.size as u64),
                     rate(&gallery.rank1_miss),
-                    short(point.wanted_fpir),
+                    wanted(point.wanted_fpir),
                     format!("{:.3}{}", point.threshold, if point.few { " (few)" } else { "" }),
                     rate(&point.fnir),
                     rate(&point.fnir_any_rank),
@@ -301,7 +307,7 @@ impl Page {
             .map(|e| {
                 vec![
                     count(e.gallery),
-                    short(e.wanted_fpir),
+                    wanted(e.wanted_fpir),
                     format!("{:.3}", e.threshold),
                     format!("{} and {} of {}", e.misses_plain, e.misses_encrypted, e.mated),
                     format!("{} and {} of {}", e.false_positives_plain, e.false_positives_encrypted, e.non_mated),
@@ -538,6 +544,8 @@ mod tests {
             ["1.37 %", "50.00 %", "0.012 %", "0 %", "100.00 %"]
         );
         assert_eq!(percent_interval(Some(Interval { low: 0.01, high: 0.02 })), "1.00 to 2.00 %");
+        assert_eq!(percent_interval(Some(Interval { low: 0.000_12, high: 0.123 })), "0.012 to 12.3 %");
+        assert_eq!([0.01, 1e-3, 1e-4, 2.5e-5].map(wanted), ["0.01", "0.001", "1e-4", "2.5e-5"]);
         assert_eq!(count(29_647_350), "29,647,350");
     }
 

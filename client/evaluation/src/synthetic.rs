@@ -2,7 +2,7 @@
 //!
 //! A person of group g has the direction normalise(c_g·u_g + D_g·z), with z standard normal, u_g a unit vector of the group,
 //! c_g how much of it all faces of the group share, and D_g diagonal in a basis of the group's own; an image is
-//! normalise(a·person + √(1−a²)·noise). Two reasons why a model matches strangers of one group more often than of another:
+//! normalise(a·person + √(1−a²)·noise) with a varying by image. Two reasons why a model matches strangers of one group more often than of another:
 //!
 //! - **a shared direction** (c_g larger): the group's non-mated scores have a mean above zero;
 //! - **a narrow group** (D_g falls off faster): they have mean zero but a larger spread.
@@ -11,6 +11,9 @@ use veilmatch_secret::Stream;
 
 use crate::bootstrap::{normal, stream};
 use crate::{People, Templates};
+
+/// Standard deviation of an image's likeness to its person; with a mean of 0.8 mated scores spread as a real model's on LFW.
+const VARIATION: f64 = 0.09;
 
 /// How a group's faces are distributed.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -56,7 +59,7 @@ pub struct Crowd {
     pub groups: Vec<usize>,
 }
 
-/// Draws a crowd; `likeness` is a, the cosine of an image to its person. The seed decides everything.
+/// Draws a crowd; `likeness` is the mean of a, the cosine of an image to its person, which varies unless it is 1. The seed decides everything.
 #[must_use]
 pub fn crowd(groups: &[Group], images: usize, dimension: usize, likeness: f64, seed: u64) -> Crowd {
     let mut stream = stream("veilmatch/evaluation/synthetic", seed, 0);
@@ -79,8 +82,10 @@ pub fn crowd(groups: &[Group], images: usize, dimension: usize, likeness: f64, s
                 let along = noise.iter().zip(&own).map(|(n, o)| n * o).sum::<f64>();
                 noise.iter_mut().zip(&own).for_each(|(n, o)| *n -= along * o);
                 to_unit(&mut noise);
-                let rest = (1.0 - likeness * likeness).max(0.0).sqrt();
-                let mut image: Vec<f64> = own.iter().zip(&noise).map(|(o, n)| likeness * o + rest * n).collect();
+                let variation = if likeness < 1.0 { VARIATION * normal(&mut stream) } else { 0.0 };
+                let a = (likeness + variation).clamp(0.0, 1.0);
+                let rest = (1.0 - a * a).sqrt();
+                let mut image: Vec<f64> = own.iter().zip(&noise).map(|(o, n)| a * o + rest * n).collect();
                 to_unit(&mut image);
                 values.extend(image.iter().map(|&v| v as f32));
                 labels.push(format!("{number}/{person}"));

@@ -17,6 +17,8 @@ pub enum Kind {
     Published,
     /// One more of the same sort, where a plot compares several.
     Other,
+    /// And another.
+    Further,
 }
 
 impl Kind {
@@ -28,6 +30,7 @@ impl Kind {
             Self::Machine => "machine",
             Self::Published => "published",
             Self::Other => "other",
+            Self::Further => "further",
         }
     }
 }
@@ -99,6 +102,11 @@ pub fn short(value: f64) -> String {
             trimmed(format!("{value:.digits$}"))
         }
     }
+}
+
+/// A whole decade: written out near 1, else as a power.
+fn decade(value: f64) -> String {
+    if (1e-3..1e9).contains(&value) { short(value) } else { format!("{value:e}") }
 }
 
 fn trimmed(text: String) -> String {
@@ -173,7 +181,7 @@ pub fn lines(title: &str, x_name: &str, y_name: &str, series: &[Series]) -> Stri
             svg,
             r#"<text class="tick" x="{place:.1}" y="{:.1}" text-anchor="middle">{}</text>"#,
             bottom + 18.0,
-            short(value)
+            decade(value)
         );
     }
     for (value, place) in y.ticks() {
@@ -183,7 +191,7 @@ pub fn lines(title: &str, x_name: &str, y_name: &str, series: &[Series]) -> Stri
             r#"<text class="tick" x="{}" y="{:.1}" text-anchor="end">{}</text>"#,
             LEFT - 8.0,
             place + 4.0,
-            short(value)
+            decade(value)
         );
     }
     let middle = (LEFT + WIDTH - 20.0) / 2.0;
@@ -273,7 +281,7 @@ pub fn areas(title: &str, x_name: &str, (from, to): (f64, f64), areas: &[Area], 
     for (number, (value, name)) in marks.iter().enumerate() {
         let (at, y) = (x(*value), 16.0 + 16.0 * number as f64);
         // Names stand on the side where there is room.
-        let (dx, anchor) = if at > WIDTH - 260.0 { (-6.0, "end") } else { (6.0, "start") };
+        let (dx, anchor) = if at > WIDTH - 180.0 { (-6.0, "end") } else { (6.0, "start") };
         let _ = write!(svg, r#"<path class="limit" d="M{at:.1} {:.1}V{bottom:.1}"/>"#, y - 8.0);
         let _ = write!(
             svg,

@@ -32,11 +32,11 @@ asked for then. The file holds means of groups: fit it on public embeddings.
 
 --synthetic makes three groups of people instead: `shared-direction`, whose
 groups share more or less of a direction, and `narrowness`, whose groups vary in
-fewer or more dimensions, which no such map can change much.";
+fewer or more dimensions, which such a map evens out in part.";
 
 /// Images of each synthetic person, and how near they are to the person.
 const IMAGES: usize = 3;
-const LIKENESS: f64 = 0.82;
+const LIKENESS: f64 = 0.8;
 
 /// Which synthetic groups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -8,7 +8,7 @@ use veilmatch_evaluation::identification::{self, Draw, Identification, Settings}
 use veilmatch_evaluation::page::Page;
 
 use super::encrypted::{self, Chosen, Search, sample, subject};
-use super::{Evaluated, Inputs, Labelled, Outputs, rate, rate_text, refused};
+use super::{Evaluated, Inputs, Labelled, Outputs, rate, rate_text, refused, wanted};
 use crate::arguments::SchemeArguments;
 use crate::engine::Found;
 use crate::exit::CliError;
@@ -180,7 +180,7 @@ pub(super) fn text(result: &Found1N) -> String {
             rows.push(vec![
                 first(report::count(gallery.size as u64)),
                 first(rate_text(&gallery.rank1_miss)),
-                point.wanted_fpir.to_string(),
+                wanted(point.wanted_fpir),
                 format!("{:.3}{}", point.threshold, if point.few { "*" } else { "" }),
                 rate_text(&point.fnir),
                 rate_text(&point.fnir_any_rank),
@@ -202,7 +202,7 @@ pub(super) fn text(result: &Found1N) -> String {
             .iter()
             .map(|e| {
                 vec![
-                    e.wanted_fpir.to_string(),
+                    wanted(e.wanted_fpir),
                     format!("{:.3}", e.threshold),
                     format!("{} / {} of {}", e.misses_plain, e.misses_encrypted, e.mated),
                     format!("{} / {} of {}", e.false_positives_plain, e.false_positives_encrypted, e.non_mated),

@@ -202,7 +202,7 @@ pub(crate) fn rate(text: &str) -> Result<f64, String> {
     if number > 0.0 && number < 1.0 { Ok(number) } else { Err(String::from("not between 0 and 1")) }
 }
 
-pub(crate) use page::{percent, rate as rate_text};
+pub(crate) use page::{percent, rate as rate_text, wanted};
 
 /// Evaluates and prints.
 ///

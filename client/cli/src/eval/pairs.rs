@@ -14,7 +14,7 @@ use veilmatch_evaluation::page::{self, Page};
 use veilmatch_evaluation::verification::{self, MatedPair, Settings, Verification};
 
 use super::encrypted::{self, Chosen, subject};
-use super::{Inputs, Labelled, MappedBy, Outputs, percent, rate, rate_text, refused};
+use super::{Inputs, Labelled, MappedBy, Outputs, percent, rate, rate_text, refused, wanted};
 use crate::arguments::SchemeArguments;
 use crate::engine::{Found, Scheme, Setup, Traffic};
 use crate::exit::CliError;
@@ -306,7 +306,7 @@ pub(super) fn verification_text(plain: &Verification, encrypted: &[EncryptedPoin
         .iter()
         .map(|p| {
             vec![
-                p.wanted_fmr.to_string(),
+                wanted(p.wanted_fmr),
                 format!("{:.4}", p.threshold),
                 format!("{}{}", report::count(p.fmr.errors), if p.few { "*" } else { "" }),
                 page::percent_interval(p.fmr.interval),
@@ -344,7 +344,7 @@ pub(super) fn encrypted_text(encrypted: &[EncryptedPoint]) -> String {
         .iter()
         .map(|e| {
             vec![
-                e.wanted_fmr.to_string(),
+                wanted(e.wanted_fmr),
                 report::count(e.mated),
                 percent(e.fnmr_plain),
                 percent(e.fnmr_encrypted),
