@@ -40,6 +40,8 @@ fn help_is_pinned() {
     pinned("eval-pairs-help.txt", &["eval", "pairs", "--help"]);
     for command in [
         "eval identification",
+        "eval images",
+        "eval time-limits",
         "eval groups",
         "eval time",
         "eval fit-fair",

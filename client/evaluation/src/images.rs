@@ -57,7 +57,7 @@ pub fn acquisition(images: &[Image], bootstrap: Bootstrap) -> Acquisition {
         }
     }
     let mut reasons: Vec<(String, u64)> = reasons.into_iter().map(|(r, n)| (r.to_owned(), n)).collect();
-    reasons.sort_by(|a, b| b.1.cmp(&a.1));
+    reasons.sort_by_key(|reason| std::cmp::Reverse(reason.1));
     let counts: Vec<PerPerson> = people.into_values().collect();
     Acquisition { images: images.len() as u64, failure_to_acquire: bootstrap.rate(&counts), reasons }
 }

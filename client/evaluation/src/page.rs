@@ -21,7 +21,7 @@ const CURVES: [Kind; 5] = [Kind::Plain, Kind::Second, Kind::Machine, Kind::Other
 pub fn percent(rate: f64) -> String {
     let value = 100.0 * rate;
     match value.abs() {
-        v if v == 0.0 => String::from("0 %"),
+        0.0 => String::from("0 %"),
         v if v >= 0.1 => format!("{value:.2} %"),
         v => {
             let digits = (1 - v.log10().floor() as i32).clamp(2, 9) as usize;

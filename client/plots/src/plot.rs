@@ -264,7 +264,7 @@ pub fn areas(title: &str, x_name: &str, (from, to): (f64, f64), areas: &[Area], 
         let class = area.kind.class();
         if let (Some(begin), Some(end)) = (inside.first(), inside.last()) {
             let place = |p: &&(f64, f64)| format!("{:.1} {:.1}", x(p.0), bottom - p.1 / most * (bottom - top));
-            let path: Vec<String> = inside.iter().map(|p| place(p)).collect();
+            let path: Vec<String> = inside.iter().map(place).collect();
             let _ = write!(
                 svg,
                 r#"<path class="area {class}" d="M{:.1} {bottom:.1}L{}L{:.1} {bottom:.1}Z"/>"#,

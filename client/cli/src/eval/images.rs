@@ -16,7 +16,7 @@ use veilmatch_extract::{ExtractError, Extractor, Faces, GatePreset, Library, Run
 
 use super::encrypted::{self, Chosen, subject};
 use super::pairs::{self, EncryptedAt};
-use super::{Evaluated, Outputs, percent, rate, rate_text, refused};
+use super::{Evaluated, Outputs, percent, rate_text, refused};
 use crate::arguments::{SchemeArguments, threshold};
 use crate::engine::{Found, Setup};
 use crate::exit::CliError;
@@ -58,6 +58,9 @@ pub struct Extracting {
     /// Where model files lie, before the usual places
     #[arg(long, value_name = "FOLDER")]
     pub models: Option<PathBuf>,
+    /// The detector, by its name in `veilmatch models list`
+    #[arg(long, value_name = "NAME")]
+    pub detector: Option<String>,
     /// The embedder, by its name in `veilmatch models list`
     #[arg(long, value_name = "NAME")]
     pub model: Option<String>,
@@ -84,6 +87,7 @@ impl Extracting {
     /// `faces` says which face of a photo is meant.
     fn open(&self, faces: Faces) -> Result<Extractor, CliError> {
         let settings = veilmatch_extract::Settings {
+            detector: self.detector.clone(),
             embedder: self.model.clone(),
             runtime: self.runtime,
             gates: self.gates.gates(),

@@ -8,6 +8,7 @@ mod encrypted;
 mod fit_fair;
 mod groups;
 mod identification;
+mod images;
 mod mapped;
 pub mod pairs;
 mod report;
@@ -41,6 +42,12 @@ pub enum Evaluation {
     /// Open-set identification: FNIR at given FPIR, and rank 1, by gallery size
     #[command(after_help = identification::EXAMPLES)]
     Identification(identification::IdentificationArguments),
+    /// Verification from images: what gates refuse, and what is decided then
+    #[command(after_help = images::EXAMPLES)]
+    Images(images::ImagesArguments),
+    /// Whether a photo is decided within 100, 500 and 1,000 ms
+    #[command(after_help = images::TIME_EXAMPLES)]
+    TimeLimits(images::TimeLimitsArguments),
     /// FMR and FNMR of groups at one threshold, and the spread between them
     #[command(after_help = groups::EXAMPLES)]
     Groups(groups::GroupsArguments),
@@ -212,6 +219,8 @@ pub fn run(what: &Evaluation, json: bool, found: &Found<'_>, progress: &Progress
     let report: Box<dyn Report> = match what {
         Evaluation::Pairs(arguments) => Box::new(pairs::run(arguments, found, progress)?),
         Evaluation::Identification(arguments) => Box::new(identification::run(arguments, found, progress)?),
+        Evaluation::Images(arguments) => Box::new(images::run(arguments, found, progress)?),
+        Evaluation::TimeLimits(arguments) => Box::new(images::time_limits(arguments, found, progress)?),
         Evaluation::Groups(arguments) => Box::new(groups::run(arguments, progress)?),
         Evaluation::Time(arguments) => Box::new(time::run(arguments, progress)?),
         Evaluation::FitFair(arguments) => Box::new(fit_fair::run(arguments, progress)?),

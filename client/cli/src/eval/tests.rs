@@ -212,6 +212,83 @@ fn a_report_of_everything() {
     is_page(&folder.path().join("all.html"));
 }
 
+/// Two photos each of drawn people and one without a face, with pairs of both kinds; the last mated pair has it.
+fn drawn_photos(people: u64) -> TempDir {
+    use veilmatch_extract::Picture;
+    use veilmatch_extract::drawn::{Person, View};
+    let (folder, []) = files([]);
+    let mut pairs = String::from("fold,a,b,same\n");
+    for person in 0..people {
+        let own = folder.path().join(format!("p{person}"));
+        std::fs::create_dir(&own).unwrap();
+        for number in 0..2 {
+            let photo = Person::new(person).photo(&View::varied(person, number));
+            std::fs::write(own.join(format!("{number}.png")), &*photo.png().unwrap()).unwrap();
+        }
+        let fold = person % 2;
+        pairs += &format!(
+            "{fold},p{person}/0.png,p{person}/1.png,1\n{fold},p{person}/0.png,p{}/1.png,0\n",
+            (person + 1) % people
+        );
+    }
+    std::fs::write(folder.path().join("p0/dark.png"), &*Picture::black(300, 300).png().unwrap()).unwrap();
+    pairs += "1,p0/0.png,p0/dark.png,1\n";
+    std::fs::write(folder.path().join("pairs.csv"), pairs).unwrap();
+    folder
+}
+
+const TINY: &str = "--detector tiny-detect --model tiny-embed --runtime rust --gates off";
+
+#[test]
+fn images_are_extracted_decided_and_refusals_counted() {
+    let folder = drawn_photos(8);
+    let words = format!(
+        "veilmatch eval images --images {{}} --pairs {{}}/pairs.csv {TINY} --threshold 0.75 --resamples 100 --html {{}}/i.html"
+    );
+    let Evaluation::Images(arguments) = command(&words, &folder) else { panic!("not images") };
+    let report = images::run(&arguments, &encrypted::found, &Progress::hidden()).unwrap();
+    let value = object(&report);
+    let acquisition = &value["acquisition"];
+    assert_eq!((&acquisition["images"], &acquisition["failure_to_acquire"]["errors"]), (&17.into(), &1.into()));
+    assert_eq!(acquisition["reasons"][0][0], "no-face");
+    let point = &value["points"][0];
+    assert_eq!((&point["refused"], &point["fnmr"]["trials"]), (&1.into(), &8.into()));
+    // The pair of the refused image is a rejection.
+    let (missed, rejected) =
+        (point["fnmr"]["errors"].as_u64().unwrap(), point["false_reject"]["errors"].as_u64().unwrap());
+    assert_eq!((rejected, &point["false_reject"]["trials"]), (missed + 1, &9.into()));
+    let encrypted = &value["encrypted"][0];
+    assert_eq!((&encrypted["mated"], &encrypted["non_mated"], report.outside_band), (&8.into(), &8.into(), 0));
+    assert!(
+        report.text.contains("no-face: 1") && report.text.contains("Through the encrypted protocol"),
+        "{}",
+        report.text
+    );
+    is_page(&folder.path().join("i.html"));
+    std::fs::remove_file(folder.path().join("p3/1.png")).unwrap();
+    let error = images::run(&arguments, &encrypted::found, &Progress::hidden()).map(|_| ()).unwrap_err();
+    assert_eq!((error.exit_code(), error.code()), (2, "no-such-file"));
+    let words = format!("veilmatch eval images --images {{}} --pairs {{}}/pairs.csv {TINY}");
+    let Evaluation::Images(arguments) = command(&words, &folder) else { panic!("not images") };
+    let error = images::run(&arguments, &encrypted::found, &Progress::hidden()).map(|_| ()).unwrap_err();
+    assert_eq!((error.exit_code(), error.code()), (2, "not-calibrated"));
+}
+
+#[test]
+fn time_limits_have_every_stage() {
+    let folder = drawn_photos(3);
+    let words =
+        format!("veilmatch eval time-limits --images {{}} {TINY} --gallery 20 --limits 0.001,1e9 --html {{}}/t.html");
+    let Evaluation::TimeLimits(arguments) = command(&words, &folder) else { panic!("not time limits") };
+    let report = images::time_limits(&arguments, &encrypted::found, &Progress::hidden()).unwrap();
+    let value = object(&report);
+    let stages: Vec<&str> = value["stages"].as_array().unwrap().iter().map(|s| s["stage"].as_str().unwrap()).collect();
+    assert_eq!(stages, ["decode", "detect", "align", "quality", "liveness", "embed", "seal and match", "all"]);
+    assert_eq!((&value["refused"], &value["stages"][7]["images"]), (&1.into(), &6.into()));
+    assert_eq!((&value["limits"][0]["met"], &value["limits"][1]["met"]), (&false.into(), &true.into()));
+    is_page(&folder.path().join("t.html"));
+}
+
 #[test]
 fn lfw_has_the_measured_thresholds_and_rates() {
     let Some(data) = real_data("lfw_has_the_measured_thresholds_and_rates") else { return };
