@@ -10,6 +10,7 @@ use crate::bench::Bench;
 use crate::calibrate::{self, CalibrateArguments};
 use crate::dealer::{self, DealerArguments};
 use crate::engine::Scheme;
+use crate::eval::Evaluation;
 use crate::network::Network;
 use crate::rotation::RotationCommand;
 
@@ -32,16 +33,6 @@ Examples:
 labels.csv has the columns `row,label`; rows count from 0. A person's first row
 is enrolled, the second is a mated probe; people who are not enrolled are
 non-mated probes.";
-
-const PAIRS_EXAMPLES: &str = "\
-Examples:
-  veilmatch eval pairs --embeddings templates.npy --pairs pairs.csv
-  veilmatch eval pairs --embeddings raw.npy --pairs pairs.csv --normalize --json
-  veilmatch eval pairs --scheme paillier --embeddings templates.npy --pairs pairs.csv
-
-pairs.csv has the columns `fold,a,b,same` or `a,b,same`: rows of the embeddings,
-counted from 0, and 0/1/true/false. Without folds, ten are made: the i-th mated
-and the i-th non-mated pair, in file order, go to fold i modulo 10.";
 
 const UP_EXAMPLES: &str = "\
 Examples:
@@ -225,14 +216,6 @@ pub enum Pki {
     },
 }
 
-/// The evaluations.
-#[derive(Debug, Subcommand)]
-pub enum Evaluation {
-    /// Verification of labelled pairs as in LFW, with thresholds chosen on the other folds
-    #[command(after_help = PAIRS_EXAMPLES)]
-    Pairs(PairsArguments),
-}
-
 /// Arguments of `demo`.
 #[derive(Clone, Debug, Args)]
 pub struct DemoArguments {
@@ -305,26 +288,6 @@ fn scheme(text: &str) -> Result<SchemeName, String> {
     text.parse().map_err(|e: UnknownScheme| format!("{e}; {}", e.advice()))
 }
 
-/// Arguments of `eval pairs`.
-#[derive(Clone, Debug, Args)]
-pub struct PairsArguments {
-    /// The embeddings: a matrix of float16 or float32, one unit vector per row
-    #[arg(long, value_name = "X.npy")]
-    pub embeddings: PathBuf,
-    /// The pairs: columns `fold,a,b,same` or `a,b,same`
-    #[arg(long, value_name = "pairs.csv")]
-    pub pairs: PathBuf,
-    /// Under which scheme, and with which key
-    #[command(flatten)]
-    pub scheme: SchemeArguments,
-    /// Scale embeddings of any length to unit length instead of refusing them
-    #[arg(long)]
-    pub normalize: bool,
-    /// Write one JSON object to standard output and nothing else
-    #[arg(long)]
-    pub json: bool,
-}
-
 pub(crate) fn dimension(text: &str) -> Result<Dimension, String> {
     let number: usize = text.parse().map_err(|_| String::from("not a whole number"))?;
     Dimension::new(number).map_err(|e| e.to_string())
@@ -386,6 +349,15 @@ mod tests {
             "veilmatch demo --embeddings a.npy --labels a.csv --dim 64",
             "veilmatch eval",
             "veilmatch eval pairs --embeddings a.npy",
+            "veilmatch eval pairs --embeddings a.npy --pairs b.csv --fmr 1e-3",
+            "veilmatch eval pairs --embeddings a.npy --pairs b.csv --labels c.csv --fmr 1",
+            "veilmatch eval identification --embeddings a.npy",
+            "veilmatch eval groups --embeddings a.npy --labels b.csv --fmr 1e-3 --threshold 0.4",
+            "veilmatch eval time --embeddings a.npy --labels b.csv --years 0",
+            "veilmatch eval fit-fair --embeddings a.npy",
+            "veilmatch eval fit-fair",
+            "veilmatch eval fit-fair --synthetic narrowness --embeddings a.npy --labels b.csv",
+            "veilmatch eval report --embeddings a.npy --labels b.csv --encrypted-pairs",
             "veilmatch enroll",
             "veilmatch enroll --id alice",
             "veilmatch enroll --embedding a.npy",
@@ -425,6 +397,13 @@ mod tests {
             "veilmatch demo --dim 1024 --threshold -0.2",
             "veilmatch demo --embeddings a.npy --labels a.csv --normalize",
             "veilmatch eval pairs --embeddings a.npy --pairs b.csv",
+            "veilmatch eval pairs --embeddings a.npy --pairs b.csv --labels c.csv --fmr 1e-3,1e-4 --html d.html",
+            "veilmatch eval identification --embeddings a.npy --labels b.csv --sizes 10,20 --encrypted 5",
+            "veilmatch eval groups --embeddings a.npy --labels b.csv --column sex --threshold -0.1 --fair f",
+            "veilmatch eval time --embeddings a.npy --labels b.csv --years 1,2",
+            "veilmatch eval fit-fair --synthetic narrowness --fmr 0.01",
+            "veilmatch eval fit-fair --embeddings a.npy --labels b.csv --out f",
+            "veilmatch eval report --embeddings a.npy --labels b.csv --pairs c.csv --encrypted-pairs --html d.html",
             "veilmatch enroll --id alice --embedding a.npy --row 3",
             "veilmatch --profile p.toml enroll --embeddings a.npy --labels b.csv --json",
             "veilmatch verify --id alice --embedding a.npy --threshold -0.2 --profile p.toml",

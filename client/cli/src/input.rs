@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use veilmatch_domain::{Embedding, EmbeddingError, Explain, IdentifierError, Status, SubjectId};
 
+use veilmatch_evaluation::fair;
 use veilmatch_preselect::FileError;
 
 use crate::npy::{self, NpyError};
@@ -16,6 +17,8 @@ use crate::npy::{self, NpyError};
 pub const MAX_LABEL: usize = 1024;
 /// Folds that are made where the file has none.
 pub const DEFAULT_FOLDS: u32 = 10;
+/// Longest file of pairs of images that is read.
+const MAX_PAIRS_FILE: u64 = 64 << 20;
 /// Most lines of a table.
 const MAX_LINES: usize = npy::MAX_ROWS;
 
@@ -99,6 +102,30 @@ pub enum InputError {
         /// What is wrong.
         source: FileError,
     },
+    /// Not a transform.
+    #[error("{}: {source}", path.display())]
+    Transform {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: fair::FileError,
+    },
+    /// A table has no column of this name.
+    #[error("{}: there is no column {column:?}", path.display())]
+    NoSuchColumn {
+        /// The file.
+        path: PathBuf,
+        /// The column that is asked for.
+        column: String,
+    },
+    /// A cell that does not hold what its column should.
+    #[error("{}: {problem}", path.display())]
+    Cell {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: &'static str,
+    },
     /// Nobody has two rows, so nobody can be enrolled and ask.
     #[error("{}: no label has two rows", path.display())]
     NoMatedPeople {
@@ -127,7 +154,9 @@ impl Explain for InputError {
             Self::Npy { source, .. } => source.code(),
             Self::Row { source, .. } => source.code(),
             Self::Rotation { source, .. } => source.code(),
-            Self::Table { .. } => "bad-csv",
+            Self::Transform { source, .. } => source.code(),
+            Self::NoSuchColumn { .. } => "no-such-column",
+            Self::Table { .. } | Self::Cell { .. } => "bad-csv",
             Self::RowOutOfRange { .. } | Self::NoSuchRow { .. } => "row-out-of-range",
             Self::Label { source, .. } => source.code(),
             Self::NoMatedPeople { .. } | Self::TooFewPeople { .. } => "too-few-people",
@@ -139,6 +168,7 @@ impl Explain for InputError {
             Self::Open { .. } => Status::NotFound,
             Self::Npy { source, .. } => source.status(),
             Self::Rotation { source, .. } => source.status(),
+            Self::Transform { source, .. } => source.status(),
             _ => Status::InvalidArgument,
         }
     }
@@ -147,11 +177,13 @@ impl Explain for InputError {
             Self::Open { .. } => "check the path and its permissions",
             Self::Npy { source, .. } => source.advice(),
             Self::Rotation { source, .. } => source.advice(),
+            Self::Transform { source, .. } => source.advice(),
+            Self::NoSuchColumn { .. } => "name a column of the table's first line; see --help",
             Self::Row { source: EmbeddingError::NotUnit, .. } => {
                 "divide each row by its L2 norm, or let --normalize do it"
             }
             Self::Row { source, .. } => source.advice(),
-            Self::Table { .. } => "see --help for the columns",
+            Self::Table { .. } | Self::Cell { .. } => "see --help for the columns",
             Self::RowOutOfRange { .. } => "rows count from 0; check that the table belongs to these embeddings",
             Self::NoSuchRow { .. } => "rows count from 0",
             Self::Label { source, .. } => source.advice(),
@@ -229,6 +261,60 @@ pub fn labels(path: &Path, rows: usize) -> Result<Vec<(usize, String)>, InputErr
     Ok(labels)
 }
 
+/// Who is in which row, and what other columns say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Roster {
+    /// Rows in file order, each once.
+    pub rows: Vec<usize>,
+    /// The label of each of them.
+    pub labels: Vec<String>,
+    /// For each column that was asked for, its cells in the same order.
+    pub columns: Vec<Vec<String>>,
+}
+
+/// Reads a table with the columns `row` and `label` and any others, of which these are wanted.
+///
+/// # Errors
+/// [`InputError`] naming the line or the column.
+pub fn roster(path: &Path, rows: usize, columns: &[&str]) -> Result<Roster, InputError> {
+    let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(without_mark(open(path)?));
+    let header: Vec<String> = reader.headers().map_err(|e| csv_error(path, &e))?.iter().map(str::to_owned).collect();
+    let place = |name: &str| {
+        let column = name.to_owned();
+        let missing = || InputError::NoSuchColumn { path: path.into(), column };
+        header.iter().position(|c| c == name).ok_or_else(missing)
+    };
+    let (row_at, label_at) = (place("row")?, place("label")?);
+    let wanted: Vec<usize> = columns.iter().map(|name| place(name)).collect::<Result<_, _>>()?;
+    let mut roster = Roster { rows: Vec::new(), labels: Vec::new(), columns: vec![Vec::new(); columns.len()] };
+    let mut seen = BTreeSet::new();
+    for record in reader.records() {
+        let record = record.map_err(|e| csv_error(path, &e))?;
+        let line = record.position().map_or(0, csv::Position::line);
+        let problem = |problem| InputError::Table { path: path.into(), line, problem };
+        if roster.rows.len() == MAX_LINES {
+            return Err(problem("the table is too long"));
+        }
+        let cell = |at: usize| record.get(at).unwrap_or_default();
+        let row: usize = cell(row_at).parse().map_err(|_| problem("`row` is not a row number"))?;
+        in_range(path, line, row, rows)?;
+        if cell(label_at).is_empty() || record.iter().any(|c| c.len() > MAX_LABEL) {
+            return Err(problem("a label is empty, or a cell longer than 1,024 bytes"));
+        }
+        if !seen.insert(row) {
+            return Err(problem("this row has a label already"));
+        }
+        roster.rows.push(row);
+        roster.labels.push(cell(label_at).to_owned());
+        wanted.iter().zip(&mut roster.columns).for_each(|(&at, column)| column.push(cell(at).to_owned()));
+    }
+    if roster.rows.is_empty() {
+        Err(InputError::Table { path: path.into(), line: 1, problem: "the table has no lines" })
+    } else {
+        Ok(roster)
+    }
+}
+
 /// Reads `fold,a,b,same` or `a,b,same`. Without folds ten are made: the i-th mated and the i-th non-mated pair, in file
 /// order, go to fold i modulo 10.
 ///
@@ -251,11 +337,7 @@ pub fn pairs(path: &Path, rows: usize) -> Result<Vec<Pair>, InputError> {
             (None, fields.as_slice())
         };
         let [a, b, same] = rest else { return Err(problem("the number of fields is not the header's")) };
-        let same = match same.as_str() {
-            "1" | "true" | "True" => true,
-            "0" | "false" | "False" => false,
-            _ => return Err(problem("`same` is none of 0, 1, true and false")),
-        };
+        let same = truth(same).ok_or_else(|| problem("`same` is none of 0, 1, true and false"))?;
         let row = |text: &str| text.parse::<usize>().map_err(|_| problem("`a` or `b` is not a row number"));
         let (a, b) = (row(a)?, row(b)?);
         in_range(path, line, a, rows)?;
@@ -266,6 +348,82 @@ pub fn pairs(path: &Path, rows: usize) -> Result<Vec<Pair>, InputError> {
         pairs.push(Pair { fold, a, b, same });
     }
     if trainable(&pairs) { Ok(pairs) } else { Err(InputError::TooFewPairs { path: path.into() }) }
+}
+
+/// A pair of images: paths below a folder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImagePair {
+    /// The fold that it belongs to.
+    pub fold: u32,
+    /// The image that is enrolled.
+    pub a: String,
+    /// The image that is the probe.
+    pub b: String,
+    /// Whether both show the same person.
+    pub same: bool,
+}
+
+/// Reads pairs of images: a table with the columns `fold,a,b,same`, or LFW's own file, whose first line is the number of
+/// folds and of mated pairs in each, and whose further lines are `name m n` and `name m name n`.
+///
+/// # Errors
+/// [`InputError`] naming the line.
+pub fn image_pairs(path: &Path) -> Result<Vec<ImagePair>, InputError> {
+    let failed = |source| InputError::Open { path: path.into(), source };
+    let mut text = String::new();
+    open(path)?.take(MAX_PAIRS_FILE).read_to_string(&mut text).map_err(failed)?;
+    let first = text.lines().next().unwrap_or_default();
+    if !first.split_whitespace().all(|word| word.parse::<u32>().is_ok()) || first.trim().is_empty() {
+        return image_table(path);
+    }
+    let table = |line: usize, problem| InputError::Table { path: path.into(), line: line as u64 + 1, problem };
+    let size: u32 = match first.split_whitespace().collect::<Vec<_>>()[..] {
+        [size] | [_, size] => size.parse().ok().filter(|s| *s > 0),
+        _ => None,
+    }
+    .ok_or_else(|| table(0, "the first line is not the number of folds and of pairs"))?;
+    let mut pairs = Vec::new();
+    for (number, line) in text.lines().enumerate().skip(1).filter(|(_, line)| !line.trim().is_empty()) {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let file = |name: &str, n: &str| match n.parse::<u32>() {
+            Ok(n) if inside(name) => Ok(format!("{name}/{name}_{n:04}.jpg")),
+            _ => Err(table(number, "not a name and a number")),
+        };
+        let (a, b, same) = match words[..] {
+            [name, m, n] => (file(name, m)?, file(name, n)?, true),
+            [first, m, second, n] => (file(first, m)?, file(second, n)?, false),
+            _ => return Err(table(number, "neither `name m n` nor `name m name n`")),
+        };
+        pairs.push(ImagePair { fold: pairs.len() as u32 / size.saturating_mul(2), a, b, same });
+    }
+    if pairs.is_empty() { Err(table(0, "the table has no lines")) } else { Ok(pairs) }
+}
+
+fn image_table(path: &Path) -> Result<Vec<ImagePair>, InputError> {
+    let mut pairs = Vec::new();
+    for (line, (fold, a, b, same)) in table::<(u32, String, String, String)>(path, &[&["fold", "a", "b", "same"]])?.1 {
+        let problem = |problem| InputError::Table { path: path.into(), line, problem };
+        let same = truth(&same).ok_or_else(|| problem("`same` is none of 0, 1, true and false"))?;
+        if !inside(&a) || !inside(&b) {
+            return Err(problem("a path leads out of the folder, or is empty"));
+        }
+        pairs.push(ImagePair { fold, a, b, same });
+    }
+    Ok(pairs)
+}
+
+/// Whether a path stays below the folder that it is meant for.
+fn inside(path: &str) -> bool {
+    let mut parts = Path::new(path).components().peekable();
+    parts.peek().is_some() && parts.all(|part| matches!(part, std::path::Component::Normal(_)))
+}
+
+fn truth(word: &str) -> Option<bool> {
+    match word {
+        "1" | "true" | "True" => Some(true),
+        "0" | "false" | "False" => Some(false),
+        _ => None,
+    }
 }
 
 /// Whether there are two folds or more, and both kinds of pairs outside each.
@@ -407,6 +565,57 @@ mod tests {
         }
         let latin = file(&folder, "m.csv", b"row,label\n0,J\xf8rgen\n");
         assert_eq!(labels(&latin, 3).unwrap_err().code(), "bad-csv");
+    }
+
+    #[test]
+    fn pairs_of_images_are_read_in_both_forms() {
+        let folder = TempDir::new().unwrap();
+        let read = |text: &str| image_pairs(&file(&folder, "p.txt", text));
+        let found = read("2\t1\nAnn_B\t1\t12\nAnn_B\t2\tCy\t1\nCy 1 2\nCy 1 Di 4\n").unwrap();
+        assert_eq!(
+            found.iter().map(|p| (p.fold, p.same)).collect::<Vec<_>>(),
+            [(0, true), (0, false), (1, true), (1, false)]
+        );
+        assert_eq!((found[0].b.as_str(), found[1].b.as_str()), ("Ann_B/Ann_B_0012.jpg", "Cy/Cy_0001.jpg"));
+        let table = read("fold,a,b,same\n3,x/1.jpg,y/2.png,0\n").unwrap();
+        assert_eq!(table, [ImagePair { fold: 3, a: "x/1.jpg".into(), b: "y/2.png".into(), same: false }]);
+        for bad in [
+            "",
+            "2 1\n",
+            "0\nAnn 1 2\n",
+            "1 2 3\nAnn 1 2\n",
+            "1\nAnn 1\n",
+            "1\nAnn one 2\n",
+            "1\n../Ann 1 2\n",
+            "fold,a,b,same\n0,/etc/x.jpg,y.jpg,1\n",
+            "fold,a,b,same\n0,../x.jpg,y.jpg,1\n",
+            "fold,a,b,same\n0,,y.jpg,1\n",
+            "fold,a,b,same\n0,x.jpg,y.jpg,2\n",
+        ] {
+            assert_eq!(read(bad).unwrap_err().code(), "bad-csv", "{bad}");
+        }
+    }
+
+    #[test]
+    fn rosters_have_columns_in_any_order() {
+        let folder = TempDir::new().unwrap();
+        let read = |text: &str, columns: &[&str]| roster(&file(&folder, "r.csv", text), 3, columns);
+        let table = "sex,label,row,taken\nf,ann,2,2004\n,bo,0,\n";
+        let found = read(table, &["taken", "sex"]).unwrap();
+        assert_eq!((found.rows, found.labels), (vec![2, 0], vec!["ann".to_owned(), "bo".to_owned()]));
+        assert_eq!(found.columns, [["2004", ""], ["f", ""]]);
+        for (bad, code) in [
+            ("row,name\n0,ann\n", "no-such-column"),
+            ("row,label\n0,ann\n0,bo\n", "bad-csv"),
+            ("row,label\n3,ann\n", "row-out-of-range"),
+            ("row,label\nx,ann\n", "bad-csv"),
+            ("row,label\n0,\n", "bad-csv"),
+            ("row,label\n", "bad-csv"),
+        ] {
+            assert_eq!(read(bad, &[]).unwrap_err().code(), code, "{bad}");
+        }
+        let error = read(table, &["age"]).unwrap_err();
+        assert!(error.to_string().contains("no column \"age\""), "{error}");
     }
 
     #[test]

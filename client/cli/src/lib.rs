@@ -16,6 +16,7 @@ pub mod dealer;
 pub mod demo;
 pub mod encrypted;
 pub mod engine;
+pub mod eval;
 pub mod exit;
 pub mod input;
 pub mod judge;
@@ -23,7 +24,6 @@ pub mod local;
 pub mod network;
 pub mod npy;
 pub mod operator;
-pub mod pairs;
 pub mod pki;
 pub mod profile;
 pub mod report;
@@ -31,7 +31,6 @@ pub mod rotation;
 pub mod services;
 pub mod synthetic;
 pub mod up;
-pub mod verification;
 
 #[cfg(test)]
 mod testing;
@@ -41,7 +40,7 @@ mod two_stages;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use arguments::{Command, Evaluation, ServeParty};
+use arguments::{Command, ServeParty};
 use engine::Found;
 use exit::{CliError, Verdict};
 use local::Role;
@@ -51,8 +50,8 @@ use veilmatch_domain::Party;
 /// Runs the command line and returns the exit code: 0 done, yes or agrees, 1 no match or a decision differs outside the band,
 /// 2 bad input, 3 refused or the protocol stopped.
 ///
-/// `demo` makes the parties of the demonstration, `eval` those of evaluations.
-pub fn run(arguments: impl IntoIterator<Item = OsString>, demo: &Found<'_>, eval: &Found<'_>) -> ExitCode {
+/// `demo` makes the parties of the demonstration, `evaluated` those of evaluations.
+pub fn run(arguments: impl IntoIterator<Item = OsString>, demo: &Found<'_>, evaluated: &Found<'_>) -> ExitCode {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     let json = arguments::asks_for_json(&arguments);
     let parsed = match arguments::parse(&arguments) {
@@ -62,9 +61,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, demo: &Found<'_>, eval
     let progress = Progress::on_stderr();
     let result = match &parsed.command {
         Command::Demo(arguments) => demo::run(arguments, demo, &progress).and_then(|r| finish(&r, json)),
-        Command::Eval { what: Evaluation::Pairs(pairs) } => {
-            pairs::run(pairs, eval, &progress).and_then(|r| finish(&r, json))
-        }
+        Command::Eval { what } => eval::run(what, json, evaluated, &progress),
         Command::Network(command) => network::run(command, parsed.profile.as_deref(), &progress),
         Command::Bench { what } => bench::run(what, json, &progress),
         Command::Rotation { what } => rotation::run(what, json).map(|()| Verdict::Agrees),

@@ -176,6 +176,11 @@ impl Bar {
         self.0.inc(1);
     }
 
+    /// So many more steps are done.
+    pub fn advance(&self, steps: usize) {
+        self.0.inc(steps as u64);
+    }
+
     /// So many steps are done.
     pub fn reach(&self, steps: usize) {
         self.0.set_position(steps as u64);

@@ -39,6 +39,13 @@ fn help_is_pinned() {
     pinned("demo-help.txt", &["demo", "--help"]);
     pinned("eval-pairs-help.txt", &["eval", "pairs", "--help"]);
     for command in [
+        "eval identification",
+        "eval images",
+        "eval time-limits",
+        "eval groups",
+        "eval time",
+        "eval fit-fair",
+        "eval report",
         "enroll",
         "verify",
         "identify",

@@ -10,7 +10,6 @@ mod e2e;
 mod genuine;
 mod page;
 mod paillier;
-mod plot;
 mod published;
 mod recrypt;
 mod report;

@@ -1,10 +1,8 @@
 //! The page of `veilmatch bench report`: results as plots and tables in one file that loads nothing.
 
-use std::fmt::Write as _;
-
 use serde_json::Value;
+use veilmatch_plots::{self as plot, Bar, Kind, Series, document, escape, section, short, table};
 
-use super::plot::{self, Bar, Kind, Series, escape, short};
 use super::published::{INDEXES, SEARCHES};
 
 /// Where and when the page was made.
@@ -25,19 +23,6 @@ impl Results {
     }
 }
 
-const STYLE: &str = "\
-:root{--paper:#fff;--ink:#1c2430;--faint:#667085;--grid:#e3e7ee;--ours:#0b6e99;--second:#5aa9c9;--plain:#b4632a;--machine:#8a8f98;--published:#7a5aa6}
-@media(prefers-color-scheme:dark){:root{--paper:#14181f;--ink:#e6e9ef;--faint:#98a2b3;--grid:#2b323d;--ours:#4db6e2;--second:#2f7fa3;--plain:#e0935c;--machine:#9aa0aa;--published:#b49ae0}}
-body{background:var(--paper);color:var(--ink);font:16px/1.5 system-ui,sans-serif;max-width:940px;margin:2rem auto;padding:0 1rem}
-h1{font-size:1.6rem;margin-bottom:0}h2{font-size:1.2rem;margin-top:2.2rem}p.small,figcaption{color:var(--faint);font-size:.88rem}
-figure{margin:0}svg{width:100%;height:auto}table{border-collapse:collapse;font-size:.88rem;width:100%}
-td,th{border-bottom:1px solid var(--grid);padding:.25rem .5rem;text-align:left}td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}
-.grid{stroke:var(--grid);fill:none}.tick{fill:var(--faint);font-size:12px}.axis{fill:var(--ink);font-size:13px}.name{fill:var(--ink);font-size:13px}.note{fill:var(--faint);font-size:11px}
-.line{fill:none;stroke-width:2}.line.ours{stroke:var(--ours)}.line.second{stroke:var(--second)}.line.plain{stroke:var(--plain);stroke-dasharray:9 5}.line.machine{stroke:var(--machine);stroke-dasharray:4 4}
-.mark.ours,.bar.ours{fill:var(--ours)}.mark.second,.bar.second{fill:var(--second)}.mark.plain,.bar.plain{fill:var(--plain)}.mark.machine,.bar.machine{fill:var(--machine)}
-.mark.published{fill:var(--paper);stroke:var(--published);stroke-width:2}.bar.published{fill:var(--published);fill-opacity:.3;stroke:var(--published)}
-.stage0{fill:#8a8f98}.stage1{fill:#0b6e99}.stage2{fill:#b4632a}.stage3{fill:#7a5aa6}.stage4{fill:#5a8f5a}";
-
 fn number(value: &Value, key: &str) -> f64 {
     value.pointer(key).and_then(Value::as_f64).unwrap_or_default()
 }
@@ -53,43 +38,19 @@ fn largest<'a>(results: &'a Results, bench: &'a str) -> Option<&'a Value> {
 
 /// The whole page; XML as well as HTML.
 pub(super) fn render(results: &Results, machine: &Machine) -> String {
-    let mut page = format!(
-        "<!DOCTYPE html>\n<html xmlns=\"http://www.w3.org/1999/xhtml\" lang=\"en\"><head><meta charset=\"utf-8\"/>\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\
-         <title>Veilmatch: measurements</title><style>{STYLE}</style></head><body>\n\
-         <h1>Veilmatch: measurements</h1><p class=\"small\">{}, {} cores; veilmatch {}. Made by <code>veilmatch bench report</code>. \
-         Full marks and bars were measured on this machine; open and pale ones are published numbers, not measured here.</p>\n",
+    let words = format!(
+        "{}, {} cores; veilmatch {}. Made by <code>veilmatch bench report</code>. \
+         Full marks and bars were measured on this machine; open and pale ones are published numbers, not measured here.",
         escape(&machine.processor),
         machine.cores,
         escape(machine.version),
     );
+    let mut body = String::new();
     for section in [latency, comparison, stages, throughput, memory, scans, costs] {
-        page.push_str(&section(results));
+        body.push_str(&section(results));
     }
-    page.push_str(&sources());
-    page + "</body></html>\n"
-}
-
-fn section(title: &str, words: &str, body: &str) -> String {
-    let (title, words) = (escape(title), escape(words));
-    format!("<section><h2>{title}</h2><figure>{body}<figcaption>{words}</figcaption></figure></section>\n")
-}
-
-fn table(header: &[(&str, bool)], rows: &[Vec<String>]) -> String {
-    let class = |number: bool| if number { " class=\"n\"" } else { "" };
-    let mut out = String::from("<table><thead><tr>");
-    for (name, number) in header {
-        let _ = write!(out, "<th{}>{}</th>", class(*number), escape(name));
-    }
-    out.push_str("</tr></thead><tbody>");
-    for row in rows {
-        out.push_str("<tr>");
-        for (cell, (_, number)) in row.iter().zip(header) {
-            let _ = write!(out, "<td{}>{}</td>", class(*number), escape(cell));
-        }
-        out.push_str("</tr>");
-    }
-    out + "</tbody></table>"
+    body.push_str(&sources());
+    document("Veilmatch: measurements", &words, &body)
 }
 
 fn latency(results: &Results) -> String {
@@ -97,6 +58,7 @@ fn latency(results: &Results) -> String {
         name: name.into(),
         kind,
         joined: true,
+        marked: true,
         points: results
             .of("scan")
             .map(|r| (number(r, "/gallery"), number(r, key) * number(r, "/gallery") / 1e3))
@@ -106,6 +68,7 @@ fn latency(results: &Results) -> String {
         name: name.into(),
         kind,
         joined: true,
+        marked: true,
         points: results.of("e2e").map(|r| (number(r, "/gallery"), number(r, key))).collect(),
     };
     let mut series = vec![
@@ -123,6 +86,7 @@ fn latency(results: &Results) -> String {
         name: p.system.into(),
         kind: Kind::Published,
         joined: false,
+        marked: true,
         points: vec![(p.templates, p.seconds * 1e3)],
     }));
     let body =

@@ -1,11 +1,10 @@
-//! Three kinds of plots as inline SVG. Written here because each is a page of arithmetic, and bars on a logarithmic axis with names beside
-//! them are what general plotting crates do worst.
+//! The plots: log-log lines, areas, bars, stacks.
 
 use std::fmt::Write as _;
 
 /// Whose number it is: decides on colour and shape.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub enum Kind {
     /// The encrypted system, measured here.
     Ours,
     /// Ours, but another quantity than the first.
@@ -16,6 +15,10 @@ pub(super) enum Kind {
     Machine,
     /// Published, not measured here.
     Published,
+    /// One more of the same sort, where a plot compares several.
+    Other,
+    /// And another.
+    Further,
 }
 
 impl Kind {
@@ -26,28 +29,49 @@ impl Kind {
             Self::Plain => "plain",
             Self::Machine => "machine",
             Self::Published => "published",
+            Self::Other => "other",
+            Self::Further => "further",
         }
     }
 }
 
 /// One line, or single points, of a log-log plot.
 #[derive(Clone, Debug)]
-pub(super) struct Series {
-    pub(super) name: String,
-    pub(super) kind: Kind,
+pub struct Series {
+    /// Its name in the legend.
+    pub name: String,
+    /// Colour and shape.
+    pub kind: Kind,
     /// Whether points are joined.
-    pub(super) joined: bool,
-    pub(super) points: Vec<(f64, f64)>,
+    pub joined: bool,
+    /// Whether each point has a mark; a curve of many points has none.
+    pub marked: bool,
+    /// Abscissa and ordinate; what is not positive is drawn at the edge of a logarithmic axis.
+    pub points: Vec<(f64, f64)>,
 }
 
 /// One bar.
 #[derive(Clone, Debug)]
-pub(super) struct Bar {
-    pub(super) name: String,
+pub struct Bar {
+    /// Its name, on the left.
+    pub name: String,
     /// Small print beside the number.
-    pub(super) note: String,
-    pub(super) kind: Kind,
-    pub(super) value: f64,
+    pub note: String,
+    /// Colour.
+    pub kind: Kind,
+    /// Its length.
+    pub value: f64,
+}
+
+/// An area under a curve.
+#[derive(Clone, Debug)]
+pub struct Area {
+    /// Its name in the legend.
+    pub name: String,
+    /// Colour.
+    pub kind: Kind,
+    /// Abscissa and height, abscissae ascending.
+    pub points: Vec<(f64, f64)>,
 }
 
 const WIDTH: f64 = 900.0;
@@ -57,12 +81,14 @@ const ROW: f64 = 30.0;
 const PUBLISHED: &str = "published, not measured here";
 
 /// Text for XML.
-pub(super) fn escape(text: &str) -> String {
+#[must_use]
+pub fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
 /// A number as people write it: three digits that count.
-pub(super) fn short(value: f64) -> String {
+#[must_use]
+pub fn short(value: f64) -> String {
     let magnitude = value.abs();
     match magnitude {
         _ if magnitude >= 1e9 => format!("{}G", short(value / 1e9)),
@@ -76,6 +102,11 @@ pub(super) fn short(value: f64) -> String {
             trimmed(format!("{value:.digits$}"))
         }
     }
+}
+
+/// A whole decade: written out near 1, else as a power.
+fn decade(value: f64) -> String {
+    if (1e-3..1e9).contains(&value) { short(value) } else { format!("{value:e}") }
 }
 
 fn trimmed(text: String) -> String {
@@ -134,7 +165,8 @@ fn marker(kind: Kind, x: f64, y: f64, says: &str) -> String {
 }
 
 /// Both axes logarithmic; a legend below.
-pub(super) fn lines(title: &str, x_name: &str, y_name: &str, series: &[Series]) -> String {
+#[must_use]
+pub fn lines(title: &str, x_name: &str, y_name: &str, series: &[Series]) -> String {
     let (top, bottom) = (20.0, 380.0);
     // Published points carry their names; one entry explains their shape.
     let named = series.iter().filter(|s| s.kind != Kind::Published).count();
@@ -149,7 +181,7 @@ pub(super) fn lines(title: &str, x_name: &str, y_name: &str, series: &[Series]) 
             svg,
             r#"<text class="tick" x="{place:.1}" y="{:.1}" text-anchor="middle">{}</text>"#,
             bottom + 18.0,
-            short(value)
+            decade(value)
         );
     }
     for (value, place) in y.ticks() {
@@ -159,7 +191,7 @@ pub(super) fn lines(title: &str, x_name: &str, y_name: &str, series: &[Series]) 
             r#"<text class="tick" x="{}" y="{:.1}" text-anchor="end">{}</text>"#,
             LEFT - 8.0,
             place + 4.0,
-            short(value)
+            decade(value)
         );
     }
     let middle = (LEFT + WIDTH - 20.0) / 2.0;
@@ -184,6 +216,9 @@ pub(super) fn lines(title: &str, x_name: &str, y_name: &str, series: &[Series]) 
             let _ = write!(svg, r#"<path class="line {class}" d="M{}"/>"#, path.join("L"));
         }
         for p in &sorted {
+            if !one.marked {
+                continue;
+            }
             let says = format!("{}: {} at {}", one.name, short(p.1), short(p.0));
             svg.push_str(&marker(one.kind, x.place(p.0), y.place(p.1), &says));
             if one.kind == Kind::Published {
@@ -210,8 +245,57 @@ pub(super) fn lines(title: &str, x_name: &str, y_name: &str, series: &[Series]) 
     svg + "</svg>"
 }
 
+/// Areas over a linear axis between two numbers, each scaled to its own highest point, and named vertical lines.
+#[must_use]
+pub fn areas(title: &str, x_name: &str, (from, to): (f64, f64), areas: &[Area], marks: &[(f64, String)]) -> String {
+    let (top, bottom) = (20.0 + 16.0 * marks.len() as f64, 330.0 + 16.0 * marks.len() as f64);
+    let (left, right) = (20.0, WIDTH - 20.0);
+    let mut svg = open(bottom + 84.0, title);
+    let x = |value: f64| left + ((value - from) / (to - from)).clamp(0.0, 1.0) * (right - left);
+    let step = tick(to - from);
+    let first = (from / step).ceil() as i64;
+    for value in (first..).map(|i| i as f64 * step).take_while(|v| *v <= to + step * 1e-9) {
+        grid(&mut svg, x(value), (top, bottom), value);
+    }
+    unit_below(&mut svg, (left + right) / 2.0, bottom, x_name);
+    for (number, area) in areas.iter().enumerate() {
+        let most = area.points.iter().map(|p| p.1).filter(|v| v.is_finite()).fold(0.0, f64::max).max(f64::MIN_POSITIVE);
+        let inside: Vec<_> = area.points.iter().filter(|p| (from..=to).contains(&p.0)).collect();
+        let class = area.kind.class();
+        if let (Some(begin), Some(end)) = (inside.first(), inside.last()) {
+            let place = |p: &&(f64, f64)| format!("{:.1} {:.1}", x(p.0), bottom - p.1 / most * (bottom - top));
+            let path: Vec<String> = inside.iter().map(place).collect();
+            let _ = write!(
+                svg,
+                r#"<path class="area {class}" d="M{:.1} {bottom:.1}L{}L{:.1} {bottom:.1}Z"/>"#,
+                x(begin.0),
+                path.join("L"),
+                x(end.0)
+            );
+        }
+        let (at, y) = (left + 430.0 * (number % 2) as f64, bottom + 56.0 + 20.0 * (number / 2) as f64);
+        let _ = write!(svg, r#"<rect class="bar {class}" x="{at:.1}" y="{y:.1}" width="12" height="12"/>"#);
+        let _ =
+            write!(svg, r#"<text class="name" x="{:.1}" y="{:.1}">{}</text>"#, at + 18.0, y + 11.0, escape(&area.name));
+    }
+    for (number, (value, name)) in marks.iter().enumerate() {
+        let (at, y) = (x(*value), 16.0 + 16.0 * number as f64);
+        // Names stand on the side where there is room.
+        let (dx, anchor) = if at > WIDTH - 180.0 { (-6.0, "end") } else { (6.0, "start") };
+        let _ = write!(svg, r#"<path class="limit" d="M{at:.1} {:.1}V{bottom:.1}"/>"#, y - 8.0);
+        let _ = write!(
+            svg,
+            r#"<text class="tick" x="{:.1}" y="{y:.1}" text-anchor="{anchor}">{}</text>"#,
+            at + dx,
+            escape(name)
+        );
+    }
+    svg + "</svg>"
+}
+
 /// Horizontal bars on a logarithmic axis; a published one is hatched by its class and says so.
-pub(super) fn bars(title: &str, unit: &str, bars: &[Bar]) -> String {
+#[must_use]
+pub fn bars(title: &str, unit: &str, bars: &[Bar]) -> String {
     let (top, right) = (10.0, WIDTH - 210.0);
     let bottom = top + ROW * bars.len() as f64;
     let x = Decades::over(bars.iter().map(|b| b.value), NAMES, right);
@@ -251,7 +335,8 @@ pub(super) fn bars(title: &str, unit: &str, bars: &[Bar]) -> String {
 }
 
 /// Stacked horizontal bars on a linear axis that begins at 0; `stages` name the colours.
-pub(super) fn stacks(title: &str, unit: &str, stages: &[&str], rows: &[(String, Vec<f64>)]) -> String {
+#[must_use]
+pub fn stacks(title: &str, unit: &str, stages: &[&str], rows: &[(String, Vec<f64>)]) -> String {
     let (top, right) = (10.0, WIDTH - 90.0);
     let bottom = top + ROW * rows.len() as f64;
     let most = rows.iter().map(|(_, parts)| parts.iter().sum::<f64>()).fold(0.0, f64::max).max(1e-9);
@@ -339,7 +424,7 @@ mod tests {
     use super::*;
 
     fn series(name: &str, kind: Kind, points: &[(f64, f64)]) -> Series {
-        Series { name: name.into(), kind, joined: true, points: points.to_vec() }
+        Series { name: name.into(), kind, joined: true, marked: true, points: points.to_vec() }
     }
 
     #[test]
@@ -360,6 +445,16 @@ mod tests {
             line,
             bars(name, "u", &[bar(0.0), bar(1e-9), bar(3.0), bar(1e12)]),
             bars(name, "u", &[]),
+            areas(
+                name,
+                "x",
+                (-0.5, 1.0),
+                &[
+                    Area { name: name.into(), kind: Kind::Plain, points: vec![(-1.0, 1.0), (0.0, 3.0), (0.9, 0.5)] },
+                    Area { name: name.into(), kind: Kind::Ours, points: Vec::new() },
+                ],
+                &[(0.4, name.into()), (5.0, "beyond".into())],
+            ),
             stacks(name, "ms", &["a", "b"], &[(name.into(), vec![1.0, 2.0]), ("e".into(), vec![0.0, 0.0])]),
         ] {
             let document = roxmltree::Document::parse(&svg).unwrap();
