@@ -54,6 +54,12 @@ pub fn rate(rate: &Rate) -> String {
     }
 }
 
+/// The same without the signs, for narrow columns whose head has it.
+#[must_use]
+pub fn rate_numbers(rate: &Rate) -> String {
+    self::rate(rate).replace(" %", "")
+}
+
 /// Thousands separated by commas.
 #[must_use]
 pub fn count(number: u64) -> String {
@@ -546,6 +552,8 @@ mod tests {
         assert_eq!(percent_interval(Some(Interval { low: 0.01, high: 0.02 })), "1.00 to 2.00 %");
         assert_eq!(percent_interval(Some(Interval { low: 0.000_12, high: 0.123 })), "0.012 to 12.3 %");
         assert_eq!([0.01, 1e-3, 1e-4, 2.5e-5].map(wanted), ["0.01", "0.001", "1e-4", "2.5e-5"]);
+        let rate = Rate::new(1, 50, 9, Some(Interval { low: 0.01, high: 0.123 }));
+        assert_eq!(rate_numbers(&rate), "2.00 (1.00 to 12.3)");
         assert_eq!(count(29_647_350), "29,647,350");
     }
 

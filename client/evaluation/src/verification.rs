@@ -41,7 +41,7 @@ pub struct MatedPair {
 pub struct OperatingPoint {
     /// The FMR that was asked for.
     pub wanted_fmr: f64,
-    /// The cosine from which a pair matches: at most [`scan::RESOLUTION`] above the lowest that does not exceed the FMR.
+    /// The cosine from which a pair matches: at most [`crate::RESOLUTION`] above the lowest that does not exceed the FMR.
     pub threshold: f64,
     /// False matches at exactly this threshold; the interval is for the threshold as it stands.
     pub fmr: Rate,

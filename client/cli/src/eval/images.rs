@@ -382,14 +382,14 @@ fn text(result: &FromImages) -> String {
             vec![
                 format!("{:.4}", p.threshold),
                 format!("{} of {}", p.refused, p.pairs),
-                rate_text(&p.fmr),
-                rate_text(&p.fnmr),
-                rate_text(&p.false_accept),
-                rate_text(&p.false_reject),
+                page::rate_numbers(&p.fmr),
+                page::rate_numbers(&p.fnmr),
+                page::rate_numbers(&p.false_accept),
+                page::rate_numbers(&p.false_reject),
             ]
         })
         .collect();
-    let header = ["threshold", "refused pairs", "FMR", "FNMR", "false accepts", "false rejects"];
+    let header = ["threshold", "refused pairs", "FMR, %", "FNMR, %", "false accepts, %", "false rejects, %"];
     text += &format!("\n{}\n", report::table(&header, &[0, 1, 2, 3, 4, 5], &rows));
     text += &pairs::encrypted_text(&result.encrypted);
     text
