@@ -139,6 +139,9 @@ pub struct UpArguments {
     /// Create this collection if it is not there, with the standard policy
     #[arg(long, value_name = "NAME")]
     pub collection: Option<CollectionId>,
+    /// Bind that collection to this embedder: its name in `veilmatch models list`, or its digest
+    #[arg(long, value_name = "NAME", requires = "collection")]
+    pub model: Option<String>,
     /// Dimension of that collection, 16 to 1024
     #[arg(long, value_name = "D", default_value = "512", value_parser = dimension, requires = "collection")]
     pub dim: Dimension,

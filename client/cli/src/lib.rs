@@ -29,6 +29,7 @@ pub mod profile;
 pub mod report;
 pub mod rotation;
 pub mod services;
+pub mod space;
 pub mod synthetic;
 pub mod up;
 

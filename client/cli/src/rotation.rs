@@ -77,7 +77,7 @@ pub struct FitArguments {
 }
 
 /// Rotates embeddings before they are sealed.
-#[derive(Clone, Debug, Args)]
+#[derive(Clone, Debug, Default, Args)]
 pub struct RotatedBy {
     /// Rotate embeddings by this public rotation first; everything in the collection must be rotated by the same
     #[arg(long, value_name = "FILE.rotation")]

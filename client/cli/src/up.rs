@@ -11,6 +11,7 @@ use crate::dealer;
 use crate::exit::CliError;
 use crate::local::{Deployment, DeploymentError, Ports, Role, Running};
 use crate::report::{self, Progress, Report};
+use crate::space;
 
 /// What runs where.
 #[derive(Serialize)]
@@ -86,7 +87,8 @@ async fn up(arguments: &UpArguments, json: bool, progress: &Progress) -> Result<
     let mut running = Running::start(&program, deployment).await?;
     drop(bar);
     if let Some(name) = &arguments.collection {
-        create(&running, name, Policy { scheme: arguments.scheme, ..Policy::standard(arguments.dim) }).await?;
+        let model = arguments.model.as_deref().map(|name| space::named_model(name, None)).transpose()?;
+        create(&running, name, Policy { scheme: arguments.scheme, model, ..Policy::standard(arguments.dim) }).await?;
     }
     let found = report_of(&running).await?;
     report::write(&found, json, &mut std::io::stdout().lock()).map_err(CliError::Output)?;

@@ -7,7 +7,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use serde::Deserialize;
-use veilmatch_domain::Dimension;
+use veilmatch_domain::{Dimension, ModelDigest};
 
 /// Largest side of a model's input, in pixels.
 const MAX_SIDE: u32 = 4096;
@@ -31,6 +31,14 @@ pub struct Manifest {
     pub download: Option<String>,
     /// How pixels become the input.
     pub input: Input,
+}
+
+impl Manifest {
+    /// What embeddings of this model are known by: the SHA-256 of its file.
+    #[must_use]
+    pub const fn model(&self) -> ModelDigest {
+        ModelDigest(*self.digest.bytes())
+    }
 }
 
 /// What a model does.

@@ -14,6 +14,7 @@ use crate::dealer;
 use crate::exit::{CliError, Verdict};
 use crate::report::{count, table};
 use crate::services::stopped;
+use crate::space::BoundTo;
 
 const LIST_EXAMPLES: &str = "\
 Examples:
@@ -31,6 +32,7 @@ Examples:
   veilmatch collections create doors --dim 256 --no-exists --no-best --max-matches 0
   veilmatch collections create staff --dim 512 --per-client 500 --at k1
   veilmatch collections create vault --dim 512 --scheme paillier
+  veilmatch collections create staff --dim 256 --model retail0095
 
 Needs the administrator's key and an operator's certificate in the profile.
 For a collection that exists it changes the policy; dimension and scheme stay.";
@@ -77,6 +79,9 @@ pub enum Collections {
         /// The report.
         #[command(flatten)]
         output: Output,
+        /// The model.
+        #[command(flatten)]
+        bound: Box<BoundTo>,
         /// The policy.
         #[command(flatten)]
         policy: PolicyArguments,
@@ -180,8 +185,8 @@ pub(super) async fn run(session: &Session<'_>, what: &Collections) -> Result<Ver
             let collection = veilmatch.collection(name.as_str()).map_err(stopped)?;
             finish(&Line::from(collection.info().await.map_err(stopped)?), output.json)
         }
-        Collections::Create { name, dim, scheme, key_bits, group_capacity, at, output, policy } => {
-            let policy = policy.policy(*dim, *scheme).map_err(bad_input)?;
+        Collections::Create { name, dim, scheme, key_bits, group_capacity, at, output, bound, policy } => {
+            let policy = policy.policy(*dim, *scheme, bound.digest()?).map_err(bad_input)?;
             let parameters = match scheme {
                 SchemeName::Glwe => GLWE_2048_V1.name,
                 SchemeName::Paillier => key_bits.parameters(),

@@ -50,10 +50,6 @@ pub struct PolicyArguments {
     /// Failed verifications in a row after which a person is locked until `veilmatch unlock`; 0 for never
     #[arg(long, value_name = "N", default_value_t = 50)]
     pub disable_after: u16,
-    /// Bind the collection to the model with this digest (`veilmatch models list`): templates and probes of others are refused.
-    /// It stays once people are enrolled
-    #[arg(long, value_name = "DIGEST")]
-    pub model: Option<ModelDigest>,
     /// Allow a preselection that names at most so many candidate groups; without it, preselection is forbidden. The matcher
     /// and the key holders learn which packed groups hold candidates
     #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(1..))]
@@ -67,7 +63,12 @@ pub struct PolicyArguments {
 }
 
 impl PolicyArguments {
-    pub(super) fn policy(&self, dimension: Dimension, scheme: SchemeName) -> Result<Policy, PolicyError> {
+    pub(super) fn policy(
+        &self,
+        dimension: Dimension,
+        scheme: SchemeName,
+        model: Option<ModelDigest>,
+    ) -> Result<Policy, PolicyError> {
         let policy = Policy {
             dimension,
             lowest_threshold: self.lowest_threshold,
@@ -93,7 +94,7 @@ impl PolicyArguments {
                 lowest_threshold: self.preselect_lowest,
             }),
             scheme,
-            model: self.model,
+            model,
         };
         policy.validate().map(|()| policy)
     }
@@ -112,14 +113,14 @@ mod tests {
 
     fn policy(options: &[&str]) -> Result<Policy, PolicyError> {
         let arguments = Only::try_parse_from([&["x"], options].concat()).unwrap();
-        arguments.policy.policy(Dimension::new(64).unwrap(), SchemeName::Glwe)
+        arguments.policy.policy(Dimension::new(64).unwrap(), SchemeName::Glwe, None)
     }
 
     #[test]
     fn the_scheme_is_in_it_and_paillier_has_no_preselection() {
         let with = |options: &[&str]| {
             let arguments = Only::try_parse_from([&["x"], options].concat()).unwrap();
-            arguments.policy.policy(Dimension::new(64).unwrap(), SchemeName::Paillier)
+            arguments.policy.policy(Dimension::new(64).unwrap(), SchemeName::Paillier, None)
         };
         assert_eq!(with(&[]).unwrap().scheme, SchemeName::Paillier);
         assert!(with(&["--preselect-groups", "9", "--preselect-least", "32"]).is_err());
