@@ -2,6 +2,8 @@
 //!
 //! Numbers alone, no judgement: what is good enough is a matter of [`Gates`](crate::Gates).
 
+use zeroize::Zeroizing;
+
 use crate::geometry::{Face, Landmarks, Point};
 use crate::photo::Picture;
 
@@ -56,12 +58,12 @@ impl Quality {
 }
 
 /// Luma of BT.601, which is what JPEG stores.
-fn brightness(picture: &Picture) -> Vec<f32> {
+fn brightness(picture: &Picture) -> Zeroizing<Vec<f32>> {
     let weighted = |pixel: &[u8]| match *pixel {
         [red, green, blue] => 0.299 * f32::from(red) + 0.587 * f32::from(green) + 0.114 * f32::from(blue),
         _ => 0.0,
     };
-    picture.bytes().chunks_exact(3).map(weighted).collect()
+    Zeroizing::new(picture.bytes().chunks_exact(3).map(weighted).collect())
 }
 
 fn mean_and_deviation(values: &[f32]) -> (f64, f64) {
@@ -76,7 +78,8 @@ fn laplacian(grey: &[f32], width: usize, height: usize) -> f64 {
     if width < 3 || height < 3 {
         return 0.0;
     }
-    let mut answers = Vec::with_capacity((width - 2) * (height - 2));
+    // All room at once: growing would leave copies behind.
+    let mut answers = Zeroizing::new(Vec::with_capacity((width - 2) * (height - 2)));
     let rows: Vec<&[f32]> = grey.chunks_exact(width).collect();
     for three in rows.windows(3) {
         let [above, here, below] = three else { continue };
