@@ -24,6 +24,7 @@ pub mod network;
 pub mod npy;
 pub mod operator;
 pub mod pairs;
+pub mod photos;
 pub mod pki;
 pub mod profile;
 pub mod report;
@@ -65,6 +66,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, demo: &Found<'_>, eval
         Command::Eval { what: Evaluation::Pairs(pairs) } => {
             pairs::run(pairs, eval, &progress).and_then(|r| finish(&r, json))
         }
+        Command::Inspect(arguments) => photos::inspect::run(arguments),
+        Command::Models { what } => photos::models::run(what),
         Command::Network(command) => network::run(command, parsed.profile.as_deref(), &progress),
         Command::Bench { what } => bench::run(what, json, &progress),
         Command::Rotation { what } => rotation::run(what, json).map(|()| Verdict::Agrees),
