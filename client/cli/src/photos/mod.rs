@@ -26,34 +26,37 @@ const EXTENSIONS: [&str; 4] = ["jpg", "jpeg", "png", "webp"];
 /// The FMR whose threshold is taken where none is named.
 const USUAL_FMR: f64 = 1e-4;
 
+/// The heading of photos' options in help texts.
+const PHOTOS: &str = "Photos";
+
 /// How photos become templates.
 #[derive(Clone, Debug, Default, Args)]
-#[command(next_help_heading = "Photos")]
 pub struct PhotoOptions {
     /// What a face must be like to be embedded: `strict` for enrolment under supervision, `default`, `off`
-    #[arg(long, value_enum, default_value_t = GateWord::Default, value_name = "GATES")]
+    #[arg(long, help_heading = PHOTOS, hide_possible_values = true, value_enum, default_value_t = GateWord::Default, value_name = "GATES")]
     pub gates: GateWord,
     /// Refuse faces that are less likely than this to be there in person, 0 to 1; needs a model that does `liveness`
-    #[arg(long, value_name = "P", value_parser = probability)]
+    #[arg(long, help_heading = PHOTOS, value_name = "P", value_parser = probability)]
     pub liveness: Option<f64>,
-    /// Which face of a photo: the only one, the largest, or the one in the middle
-    #[arg(long, value_enum, default_value_t = FaceWord::One, value_name = "WHICH")]
+    /// Which face of a photo: `one` (the only one), `largest`, or `central`, nearest to the middle
+    #[arg(long, help_heading = PHOTOS, hide_possible_values = true, value_enum, default_value_t = FaceWord::One, value_name = "WHICH")]
     pub faces: FaceWord,
     /// Embed the mirrored face too and add both vectors
-    #[arg(long)]
+    #[arg(long, help_heading = PHOTOS)]
     pub flip: bool,
     /// The embedder; by default the first that is installed
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, help_heading = PHOTOS, value_name = "NAME")]
     pub model: Option<String>,
     /// The detector; by default the first that is installed
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, help_heading = PHOTOS, value_name = "NAME")]
     pub detector: Option<String>,
     /// A folder of models and manifests, searched before VEILMATCH_MODELS, ~/.local/share/veilmatch/models and
     /// VEILMATCH_DATA/models
-    #[arg(long, value_name = "FOLDER")]
+    #[arg(long, help_heading = PHOTOS, value_name = "FOLDER")]
     pub models: Option<PathBuf>,
-    /// What runs the models: ONNX Runtime if its library is found (VEILMATCH_ONNXRUNTIME names the file), or the one built in
-    #[arg(long, value_enum, default_value_t = RuntimeWord::Auto, value_name = "RUNTIME")]
+    /// What runs the models: `onnxruntime` (VEILMATCH_ONNXRUNTIME names the library's file), `rust` (built in), or `auto`: the
+    /// first if it is found, else the second
+    #[arg(long, help_heading = PHOTOS, hide_possible_values = true, value_enum, default_value_t = RuntimeWord::Auto, value_name = "RUNTIME")]
     pub runtime: RuntimeWord,
 }
 

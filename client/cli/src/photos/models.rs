@@ -72,8 +72,8 @@ pub enum Models {
         /// Which; by default all whose files are there
         #[arg(value_name = "NAME")]
         names: Vec<String>,
-        /// What runs the models
-        #[arg(long, value_enum, default_value_t = RuntimeWord::Auto, value_name = "RUNTIME")]
+        /// What runs the models: `onnxruntime`, `rust`, or `auto`
+        #[arg(long, hide_possible_values = true, value_enum, default_value_t = RuntimeWord::Auto, value_name = "RUNTIME")]
         runtime: RuntimeWord,
         /// Where they lie.
         #[command(flatten)]
