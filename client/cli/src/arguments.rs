@@ -12,6 +12,10 @@ use crate::dealer::{self, DealerArguments};
 use crate::engine::Scheme;
 use crate::eval::Evaluation;
 use crate::network::Network;
+use crate::photos::PhotoOptions;
+use crate::photos::cast::DRAWN_GALLERY;
+use crate::photos::inspect::{self, InspectArguments};
+use crate::photos::models::Models;
 use crate::rotation::RotationCommand;
 
 const EXIT_CODES: &str = "\
@@ -27,12 +31,18 @@ Examples:
   veilmatch demo
   veilmatch demo --gallery 200 --dim 128 --probes 10
   veilmatch demo --embeddings templates.npy --labels labels.csv --gallery 2000
+  veilmatch demo --images
+  veilmatch demo --images photos/ --gallery 50
   veilmatch demo --scheme paillier --gallery 40
   veilmatch demo --json | python3 -m json.tool
 
 labels.csv has the columns `row,label`; rows count from 0. A person's first row
 is enrolled, the second is a mated probe; people who are not enrolled are
-non-mated probes.";
+non-mated probes.
+
+--images draws faces and reads them with two tiny models that are part of the
+program; with a folder, each folder in it is a person and holds photos: the last
+accepted one is a mated probe, the others are fused and enrolled.";
 
 const UP_EXAMPLES: &str = "\
 Examples:
@@ -109,6 +119,15 @@ pub enum Command {
     /// matcher a set of candidates. This command only measures; searches have one stage.
     #[command(after_help = calibrate::EXAMPLES)]
     Calibrate(CalibrateArguments),
+    /// Look at a photo: which faces are found, how good they are, whether they would be accepted
+    #[command(after_help = inspect::EXAMPLES)]
+    Inspect(InspectArguments),
+    /// Models that turn photos into templates: list, check, install and download them
+    Models {
+        /// What to do.
+        #[command(subcommand)]
+        what: Models,
+    },
     /// The commands that ask a deployment.
     #[command(flatten)]
     Network(Network),
@@ -222,7 +241,8 @@ pub enum Pki {
 /// Arguments of `demo`.
 #[derive(Clone, Debug, Args)]
 pub struct DemoArguments {
-    /// How many people to enrol at most [default: 1000; 100 under `paillier`, where a search takes a hundred times as long]
+    /// How many people to enrol at most [default: 1000; 100 under `paillier`, where a search takes a hundred times as long; 24
+    /// drawn faces]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=1_000_000))]
     gallery: Option<u32>,
     /// Under which scheme, and with which key
@@ -240,22 +260,34 @@ pub struct DemoArguments {
     /// Scale embeddings of any length to unit length instead of refusing them
     #[arg(long, requires = "embeddings")]
     pub normalize: bool,
+    /// Begin with pictures: drawn faces, or the photos of a folder of folders, one for each person
+    #[arg(long, value_name = "FOLDER", num_args = 0..=1, conflicts_with_all = ["embeddings", "dim"])]
+    pub images: Option<Option<PathBuf>>,
     /// How many enrolled people ask, and how many strangers
     #[arg(long, value_name = "K", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub probes: u32,
-    /// Cosine from which two faces match, -0.9 to 0.9 (0.427: one false match in 10,000 on LFW)
-    #[arg(long, value_name = "T", default_value = "0.427", value_parser = threshold, allow_negative_numbers = true)]
-    pub threshold: Threshold,
+    /// Cosine from which two faces match, -0.9 to 0.9 [default: 0.427, one false match in 10,000 on LFW; with --images the
+    /// model's own]
+    #[arg(long, value_name = "T", value_parser = threshold, allow_negative_numbers = true)]
+    pub threshold: Option<Threshold>,
     /// Write one JSON object to standard output and nothing else
     #[arg(long)]
     pub json: bool,
+    /// How photos become templates.
+    #[command(flatten)]
+    pub photos: PhotoOptions,
 }
 
 impl DemoArguments {
     /// How many people to enrol at most.
     #[must_use]
     pub fn gallery(&self) -> u32 {
-        self.gallery.unwrap_or(if self.scheme.chosen() == Scheme::Glwe { 1000 } else { 100 })
+        let usual = match (&self.images, self.scheme.chosen()) {
+            (Some(None), _) => DRAWN_GALLERY,
+            (_, Scheme::Glwe) => 1000,
+            _ => 100,
+        };
+        self.gallery.unwrap_or(usual)
     }
 }
 
@@ -333,7 +365,11 @@ mod tests {
     fn demo_has_the_documented_defaults() {
         let Command::Demo(demo) = parse(&words("veilmatch demo")).unwrap().command else { panic!("not a demo") };
         assert_eq!((demo.gallery(), demo.dim.get(), demo.probes, demo.json), (1000, 512, 20, false));
-        assert!((demo.threshold.cosine() - 0.427).abs() < 1e-12);
+        assert!(demo.threshold.is_none() && demo.images.is_none());
+        let Command::Demo(demo) = parse(&words("veilmatch demo --images")).unwrap().command else {
+            panic!("not a demo")
+        };
+        assert_eq!((demo.gallery(), demo.images), (24, Some(None)));
     }
 
     #[test]
@@ -350,6 +386,20 @@ mod tests {
             "veilmatch demo --embeddings a.npy",
             "veilmatch demo --labels a.csv",
             "veilmatch demo --embeddings a.npy --labels a.csv --dim 64",
+            "veilmatch demo --images photos --embeddings a.npy --labels a.csv",
+            "veilmatch demo --images --liveness 1.5",
+            "veilmatch inspect",
+            "veilmatch inspect a.jpg --gates none",
+            "veilmatch inspect a.jpg --runtime tract",
+            "veilmatch models add",
+            "veilmatch models pull",
+            "veilmatch enroll a.jpg",
+            "veilmatch enroll --id alice --photos d",
+            "veilmatch enroll --id alice --embedding a.npy a.jpg",
+            "veilmatch enroll --photos d --list l.csv",
+            "veilmatch verify --id alice",
+            "veilmatch verify --id alice --embedding a.npy a.jpg",
+            "veilmatch identify",
             "veilmatch eval",
             "veilmatch eval pairs --embeddings a.npy",
             "veilmatch eval pairs --embeddings a.npy --pairs b.csv --fmr 1e-3",
@@ -397,6 +447,18 @@ mod tests {
         }
         for good in [
             "veilmatch demo --dim 16",
+            "veilmatch demo --images --json",
+            "veilmatch demo --images photos --model mine --runtime rust",
+            "veilmatch inspect a.jpg --out b.png --gates strict --json",
+            "veilmatch models list --json",
+            "veilmatch models verify a b --runtime rust",
+            "veilmatch models add a.onnx --manifest b.toml --models d",
+            "veilmatch models pull a b",
+            "veilmatch enroll --id alice a.jpg b.jpg",
+            "veilmatch enroll --photos d --gates off --flip",
+            "veilmatch enroll --list l.csv --faces largest",
+            "veilmatch verify --id alice a.jpg",
+            "veilmatch identify a.jpg --mode exists",
             "veilmatch demo --dim 1024 --threshold -0.2",
             "veilmatch demo --embeddings a.npy --labels a.csv --normalize",
             "veilmatch eval pairs --embeddings a.npy --pairs b.csv",

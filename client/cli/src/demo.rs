@@ -11,10 +11,13 @@ use crate::cast::{self, Cast};
 use crate::engine::{Engine, Found, Scheme, Setup, Traffic};
 use crate::exit::CliError;
 use crate::judge::{BAND, Oracle, Tally};
+use crate::photos;
 use crate::report::{self, Progress, Report, milliseconds};
 
 /// Most matches that the demonstration lets the holders open.
 pub const MAX_MATCHES: u16 = 16;
+/// One false match in 10,000 on LFW, for the model whose statistics the synthetic embeddings have.
+const USUAL_THRESHOLD: f64 = 0.427;
 
 /// Total time of a stage in milliseconds. Only the parties' work counts, not the oracle's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
@@ -76,6 +79,8 @@ pub struct DemoReport {
     erased: SubjectId,
     gone: bool,
     traffic: Traffic,
+    /// Photos that gave no template, as a table.
+    refused: String,
 }
 
 /// Plays the demonstration that the arguments ask for.
@@ -83,7 +88,21 @@ pub struct DemoReport {
 /// # Errors
 /// [`CliError`]: a file cannot be used, or a party refused.
 pub fn run(arguments: &DemoArguments, found: &Found<'_>, progress: &Progress) -> Result<DemoReport, CliError> {
-    play(cast::choose(arguments)?, arguments.threshold, arguments.scheme.chosen(), found, progress)
+    let (cast, own, refused) = match &arguments.images {
+        None => (cast::choose(arguments)?, None, String::new()),
+        Some(folder) => {
+            let (gallery, probes) = (arguments.gallery() as usize, arguments.probes as usize);
+            let made = match folder {
+                None => photos::cast::drawn(gallery, probes, &arguments.photos, progress)?,
+                Some(folder) => photos::cast::from_folder(folder, gallery, probes, &arguments.photos, progress)?,
+            };
+            (made.cast, made.threshold, made.refused)
+        }
+    };
+    let usual = || Threshold::new(USUAL_THRESHOLD).map_err(CliError::protocol);
+    let threshold = arguments.threshold.or(own).map_or_else(usual, Ok)?;
+    let report = play(cast, threshold, arguments.scheme.chosen(), found, progress)?;
+    Ok(DemoReport { refused, ..report })
 }
 
 /// Plays the demonstration with this cast.
@@ -134,6 +153,7 @@ pub fn play(
         erased,
         gone,
         traffic: stage.engine.traffic(),
+        refused: String::new(),
     })
 }
 
@@ -358,6 +378,7 @@ impl Report for DemoReport {
 
     fn text(&self) -> String {
         let mut text = String::new();
+        text += &self.refused;
         // Writing to a string does not fail.
         let _ = writeln!(text, "{} people enrolled: {}", report::count(self.enrolled as u64), self.source);
         let _ = writeln!(text, "Threshold: cosine {}\n\n{}\n", self.threshold, self.stage_table());
@@ -444,6 +465,16 @@ mod tests {
         );
         assert_eq!(names(&object["bytes_by_party"]), "client k0 k1 k2 matcher");
         assert_eq!(names(&object["bytes_by_party"]["k1"]), "received sent");
+    }
+
+    #[test]
+    fn drawn_faces_agree_too_and_are_told_apart() {
+        let words = "veilmatch demo --images --gallery 6 --probes 3 --runtime rust";
+        let report = run(&arguments(words), &Plaintext::found(None), &Progress::hidden()).unwrap();
+        assert_eq!(report.outside_band(), 0);
+        let (mated, strangers) = (report.best.mated, report.best.strangers);
+        assert_eq!((mated.positive, mated.all, strangers.positive, strangers.all), (3, 3, 0, 3));
+        assert!(report.text().contains("drawn faces"));
     }
 
     #[test]

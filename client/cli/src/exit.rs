@@ -193,6 +193,12 @@ fn usage_message(error: &clap::Error) -> String {
     message.strip_prefix("error: ").unwrap_or(&message).to_owned()
 }
 
+/// Writes a report to standard output.
+pub(crate) fn print(text: &str) -> Result<(), CliError> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(CliError::Output)
+}
+
 fn line(out: &mut dyn Write, text: &str) {
     // If the terminal is gone there is nowhere left to complain; the exit code still tells.
     let _ = writeln!(out, "{text}");

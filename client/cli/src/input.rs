@@ -94,6 +94,30 @@ pub enum InputError {
         /// What is wrong.
         source: IdentifierError,
     },
+    /// An id of a table of photos that is none.
+    #[error("{}: line {line}: the id: {source}", path.display())]
+    Identifier {
+        /// The file.
+        path: PathBuf,
+        /// The line, counted from 1.
+        line: u64,
+        /// What is wrong.
+        source: IdentifierError,
+    },
+    /// A folder of photos whose name cannot be a person's id.
+    #[error("{}: the folder's name as an id: {source}", path.display())]
+    FolderName {
+        /// The folder.
+        path: PathBuf,
+        /// What is wrong.
+        source: IdentifierError,
+    },
+    /// A folder without photos.
+    #[error("{}: no photos (JPEG, PNG, WebP) where they were looked for", path.display())]
+    NoPhotos {
+        /// The folder.
+        path: PathBuf,
+    },
     /// Not a rotation.
     #[error("{}: {source}", path.display())]
     Rotation {
@@ -158,7 +182,10 @@ impl Explain for InputError {
             Self::NoSuchColumn { .. } => "no-such-column",
             Self::Table { .. } | Self::Cell { .. } => "bad-csv",
             Self::RowOutOfRange { .. } | Self::NoSuchRow { .. } => "row-out-of-range",
-            Self::Label { source, .. } => source.code(),
+            Self::Label { source, .. } | Self::Identifier { source, .. } | Self::FolderName { source, .. } => {
+                source.code()
+            }
+            Self::NoPhotos { .. } => "no-photos",
             Self::NoMatedPeople { .. } | Self::TooFewPeople { .. } => "too-few-people",
             Self::TooFewPairs { .. } => "too-few-pairs",
         }
@@ -186,7 +213,10 @@ impl Explain for InputError {
             Self::Table { .. } | Self::Cell { .. } => "see --help for the columns",
             Self::RowOutOfRange { .. } => "rows count from 0; check that the table belongs to these embeddings",
             Self::NoSuchRow { .. } => "rows count from 0",
-            Self::Label { source, .. } => source.advice(),
+            Self::Label { source, .. } | Self::Identifier { source, .. } | Self::FolderName { source, .. } => {
+                source.advice()
+            }
+            Self::NoPhotos { .. } => "for many people: one folder for each, named after the id, with the photos in it",
             Self::NoMatedPeople { .. } => "a demonstration needs a second image of at least one person",
             Self::TooFewPeople { .. } => "add people, or leave the files out to use synthetic ones",
             Self::TooFewPairs { .. } => "add pairs or merge folds",
@@ -313,6 +343,23 @@ pub fn roster(path: &Path, rows: usize, columns: &[&str]) -> Result<Roster, Inpu
     } else {
         Ok(roster)
     }
+}
+
+/// Reads `id,path`: whose photo lies where, in file order.
+///
+/// # Errors
+/// [`InputError`] naming the line.
+pub fn photos(path: &Path) -> Result<Vec<(SubjectId, PathBuf)>, InputError> {
+    let mut photos = Vec::new();
+    for (line, (id, file)) in table::<(String, String)>(path, &[&["id", "path"]])?.1 {
+        if file.is_empty() {
+            return Err(InputError::Table { path: path.into(), line, problem: "the path is empty" });
+        }
+        let subject =
+            SubjectId::new(id.as_str()).map_err(|source| InputError::Identifier { path: path.into(), line, source })?;
+        photos.push((subject, PathBuf::from(file)));
+    }
+    Ok(photos)
 }
 
 /// Reads `fold,a,b,same` or `a,b,same`. Without folds ten are made: the i-th mated and the i-th non-mated pair, in file

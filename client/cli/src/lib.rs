@@ -24,6 +24,7 @@ pub mod local;
 pub mod network;
 pub mod npy;
 pub mod operator;
+pub mod photos;
 pub mod pki;
 pub mod profile;
 pub mod report;
@@ -63,6 +64,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, demo: &Found<'_>, eval
     let result = match &parsed.command {
         Command::Demo(arguments) => demo::run(arguments, demo, &progress).and_then(|r| finish(&r, json)),
         Command::Eval { what } => eval::run(what, json, evaluated, &progress),
+        Command::Inspect(arguments) => photos::inspect::run(arguments),
+        Command::Models { what } => photos::models::run(what),
         Command::Network(command) => network::run(command, parsed.profile.as_deref(), &progress),
         Command::Bench { what } => bench::run(what, json, &progress),
         Command::Rotation { what } => rotation::run(what, json).map(|()| Verdict::Agrees),

@@ -304,11 +304,19 @@ impl ProfileFile {
     /// # Errors
     /// [`ProfileError::Threshold`].
     pub fn threshold(&self, asked: Option<Threshold>) -> Result<Threshold, ProfileError> {
-        match asked {
-            Some(threshold) => Ok(threshold),
-            None => Threshold::new(self.profile.threshold.unwrap_or(0.427))
-                .map_err(|source| ProfileError::Threshold { path: self.path.clone(), source }),
-        }
+        self.threshold_or(asked, None)
+    }
+
+    /// The threshold that is asked for, else the profile's, else `usual`, else 0.427.
+    ///
+    /// # Errors
+    /// [`ProfileError::Threshold`].
+    pub fn threshold_or(&self, asked: Option<Threshold>, usual: Option<Threshold>) -> Result<Threshold, ProfileError> {
+        let own = || match (self.profile.threshold, usual) {
+            (None, Some(usual)) => Ok(usual),
+            (own, _) => Threshold::new(own.unwrap_or(0.427)),
+        };
+        asked.map_or_else(own, Ok).map_err(|source| ProfileError::Threshold { path: self.path.clone(), source })
     }
 
     fn security(&self, key: &'static str, tls: Option<&Tls>, name: Name) -> Result<Security, ProfileError> {

@@ -9,13 +9,16 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 use tempfile::TempDir;
+use veilmatch_extract::drawn::{Person, View};
 
 fn veilmatch(arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_veilmatch"));
     // Help is wrapped at the terminal's width, which a test must not depend on.
     command.args(arguments).env("COLUMNS", "100").env_remove("CLICOLOR_FORCE");
     // Nor on a profile of whoever runs it.
-    command.env("HOME", "/nowhere").env_remove("VEILMATCH_PROFILE").output().unwrap()
+    command.env("HOME", "/nowhere").env_remove("VEILMATCH_PROFILE");
+    // Nor on the models that are installed.
+    command.env_remove("XDG_DATA_HOME").env_remove("VEILMATCH_MODELS").env_remove("VEILMATCH_DATA").output().unwrap()
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -46,6 +49,11 @@ fn help_is_pinned() {
         "eval time",
         "eval fit-fair",
         "eval report",
+        "inspect",
+        "models list",
+        "models verify",
+        "models add",
+        "models pull",
         "enroll",
         "verify",
         "identify",
@@ -257,4 +265,83 @@ fn vectors_of_any_length_are_normalised_on_request() {
     assert_eq!(output.status.code(), Some(0), "{}{}", text(&output.stdout), text(&output.stderr));
     let object: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((&object["pairs"], &object["outside_band"]), (&Value::from(4), &Value::from(0)));
+}
+
+/// Drawn faces and the models for them, run by what is part of the program.
+const TINY: [&str; 6] = ["--detector", "tiny-detect", "--model", "tiny-embed", "--runtime", "rust"];
+
+fn photo(person: u64, view: &View) -> Vec<u8> {
+    Person::new(person).photo(view).png().unwrap().to_vec()
+}
+
+#[test]
+fn a_demonstration_with_drawn_faces_needs_nothing_installed() {
+    let output = veilmatch(&["demo", "--images", "--gallery", "6", "--probes", "2", "--json"]);
+    assert_eq!(output.status.code(), Some(0), "{}{}", text(&output.stdout), text(&output.stderr));
+    let object: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(object["outside_band"] == 0 && object["decisions"].as_u64().unwrap() > 20, "{object}");
+}
+
+#[test]
+fn a_photo_is_inspected_in_words_numbers_and_a_picture() {
+    let files = Files::new();
+    let good = files.add("good.png", photo(1, &View::varied(1, 0)));
+    let far = files.add("far.png", photo(1, &View { eye_distance: 26.0, ..View::varied(1, 0) }));
+    let out = files.0.path().join("annotated.png");
+    let output = veilmatch(&[&["inspect", &good, "--out", out.to_str().unwrap()][..], &TINY].concat());
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    contains(&text(&output.stdout), &["tiny-detect and tiny-embed", "eye distance, px", "at least 32", "accepted"]);
+    assert!(std::fs::read(&out).unwrap().starts_with(b"\x89PNG"));
+
+    let output = veilmatch(&[&["inspect", &far, "--json"][..], &TINY].concat());
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+    let object: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&object["accepted"], &object["refusals"][0]["code"]), (&false.into(), &"face-too-small".into()));
+    assert_eq!(object["faces"].as_array().unwrap().len(), 1);
+    let output = veilmatch(&[&["inspect", &far, "--gates", "off"][..], &TINY].concat());
+    assert_eq!(output.status.code(), Some(0));
+
+    let wall = files.add("wall.png", veilmatch_extract::drawn::group(&[]).png().unwrap());
+    contains(&bad_input(&[&["inspect", &wall][..], &TINY].concat(), "no-face"), &["wall.png", "no face found"]);
+    let text = files.add("text.jpg", "no photo");
+    contains(&bad_input(&[&["inspect", &text][..], &TINY].concat(), "not-a-photo"), &["text.jpg", "JPEG"]);
+}
+
+#[test]
+fn without_models_the_way_to_them_is_said() {
+    let files = Files::new();
+    let good = files.add("good.png", photo(1, &View::varied(1, 0)));
+    let said = bad_input(&["inspect", &good], "no-model");
+    contains(
+        &said,
+        &["no model that does detect", "/nowhere/.local/share/veilmatch/models", "veilmatch models pull yunet-2023mar"],
+    );
+    let said = bad_input(&["inspect", &good, "--detector", "tiny-detect"], "no-model");
+    contains(&said, &["no model that does embed", "veilmatch models add retail0095.onnx"]);
+    contains(&bad_input(&["inspect", &good, "--model", "resnet"], "no-model"), &["detect"]);
+    contains(&bad_input(&["models", "pull", "retail0095"], "no-download"), &["open_model_zoo", "models add FILE"]);
+    contains(&bad_input(&["models", "add", &good], "unknown-model-file"), &["good.png", "--manifest"]);
+}
+
+#[test]
+fn models_are_listed_and_verified() {
+    let output = veilmatch(&["models", "list"]);
+    assert_eq!(output.status.code(), Some(0));
+    contains(&text(&output.stdout), &["yunet", "missing", "part of the program", "Apache-2.0"]);
+    let output = veilmatch(&["models", "list", "--json"]);
+    let object: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let models = object["models"].as_array().unwrap();
+    let one = models.iter().find(|model| model["name"] == "retail0095").unwrap();
+    assert_eq!((&one["dimension"], one["digest"].as_str().unwrap().len()), (&256.into(), 64));
+    assert_eq!((&one["installed"], &one["thresholds"][0]["cosine"]), (&false.into(), &0.34.into()));
+    let output = veilmatch(&["models", "verify", "--runtime", "rust"]);
+    assert_eq!(output.status.code(), Some(0));
+    contains(&text(&output.stdout), &["good  tiny-detect", "good  tiny-embed"]);
+    let files = Files::new();
+    files.add("yunet.onnx", "another file");
+    let output = veilmatch(&["models", "verify", "--models", files.0.path().to_str().unwrap(), "--json"]);
+    assert_eq!(output.status.code(), Some(1));
+    let object: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let bad = object["models"].as_array().unwrap().iter().find(|model| model["name"] == "yunet").unwrap();
+    assert!(bad["good"] == false && bad["problem"].as_str().unwrap().contains("SHA-256"), "{object}");
 }

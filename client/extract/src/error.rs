@@ -103,7 +103,19 @@ impl Explain for ExtractError {
             Self::Library(LibraryError::Digest { .. }) => {
                 "the file is damaged or another model: add it again, or write a manifest of its own"
             }
-            Self::Library(_) | Self::NoModel { .. } => "add the file with `veilmatch models add NAME FILE`",
+            Self::Library(LibraryError::NoneInstalled { task, .. }) | Self::NoModel { task } => match task {
+                TaskKind::Detect => {
+                    "`veilmatch models pull yunet-2023mar` downloads one; `veilmatch models add FILE` installs a file you have"
+                }
+                TaskKind::Embed => {
+                    "`veilmatch models add retail0095.onnx` installs it once you have the file; `veilmatch models list` says \
+                     where it comes from"
+                }
+                TaskKind::Quality | TaskKind::Liveness => {
+                    "`veilmatch models add FILE` installs one; `veilmatch models list` says where they come from"
+                }
+            },
+            Self::Library(_) => "`veilmatch models add FILE` installs it once you have the file",
             Self::Manifest(_) => "correct the manifest",
             Self::Runtime(RuntimeError::Unavailable { .. }) => {
                 "name the library in VEILMATCH_ONNXRUNTIME, or use the run-time `rust`"

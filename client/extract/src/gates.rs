@@ -119,7 +119,8 @@ impl Gates {
         // Alignment turns the face back, but a detector's landmarks grow uncertain; whole quarters are found by trying.
         roll: Some(45.0),
         brightness: Some((35.0, 225.0)),
-        contrast: Some(15.0),
+        // LFW: least 19.
+        contrast: Some(10.0),
         clipped: Some(0.4),
         // LightQNet on LFW: median 0.60, 1st percentile 0.46.
         model: Some(0.42),
@@ -374,7 +375,7 @@ mod tests {
             (Quality { roll: -80.0, ..GOOD }, "face-tilted", "face tilted by -80 degrees, at most 45"),
             (Quality { brightness: 10.0, ..GOOD }, "face-too-dark", "brightness 10, 35 needed"),
             (Quality { brightness: 250.0, ..GOOD }, "face-too-bright", "brightness 250, at most 225"),
-            (Quality { contrast: 4.0, ..GOOD }, "face-without-contrast", "4, 15 needed"),
+            (Quality { contrast: 4.0, ..GOOD }, "face-without-contrast", "4, 10 needed"),
             (Quality { clipped: 0.6, ..GOOD }, "face-badly-exposed", "60 % of it black or white, at most 40 %"),
             (Quality { model: Some(0.1), ..GOOD }, "low-quality", "0.10, 0.42 needed"),
             (Quality { liveness: Some(0.2), ..GOOD }, "not-present", "0.20, 0.50 needed"),

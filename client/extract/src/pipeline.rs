@@ -13,7 +13,7 @@ use crate::detect::Detector;
 use crate::error::ExtractError;
 use crate::gates::{Gates, Refusal};
 use crate::geometry::{Face, Landmarks, Point, Rectangle, Similarity};
-use crate::library::{Library, LibraryError, Model};
+use crate::library::{Library, LibraryError, Model, ModelFile};
 use crate::manifest::{Embed, Input, Liveness, Manifest, Scores, Size, Task, TaskKind};
 use crate::photo::{Limits, Picture};
 use crate::quality::Quality;
@@ -180,7 +180,8 @@ pub struct Extraction {
 
 impl Extractor {
     /// Loads the models: detector and embedder, a quality model if one is installed and the gates ask for it, all installed
-    /// presentation-attack models if the gates ask for them. For drawn faces (`tiny-…`) no other models are loaded.
+    /// presentation-attack models if the gates ask for them. For drawn faces
+    /// (`tiny-detect`) no other models are loaded.
     ///
     /// # Errors
     /// [`ExtractError::Library`] if a model is missing or damaged, [`ExtractError::Runtime`] if it cannot be loaded,
@@ -202,6 +203,10 @@ impl Extractor {
     }
 
     fn load_judges(&mut self, library: &Library) -> Result<(), ExtractError> {
+        // What judges real faces thinks nothing of drawn ones.
+        if library.entry(&self.detector_manifest.name).is_ok_and(|entry| entry.file == ModelFile::BuiltIn) {
+            return Ok(());
+        }
         if self.settings.gates.model.is_some()
             && let Some(entry) = library.preferred(TaskKind::Quality)
         {

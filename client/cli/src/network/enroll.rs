@@ -1,10 +1,10 @@
-//! `veilmatch enroll`: one person, or everybody in a table.
+//! `veilmatch enroll`: one person, everybody in a table, or everybody in a folder of photos.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Instant;
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 use serde::Serialize;
 use veilmatch_domain::{Embedding, SubjectId};
 use veilmatch_sdk::Enrolment;
@@ -12,15 +12,24 @@ use veilmatch_sdk::Enrolment;
 use super::{Answer, InCollection, Output, Session, finish};
 use crate::exit::{CliError, Verdict};
 use crate::input;
+use crate::photos::{self, Albums, PhotoOptions, RefusedPhoto, refusal_table};
 use crate::report::{count, table};
 use crate::rotation::{RotatedBy, rotated};
 use crate::services::stopped;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
+  veilmatch enroll --id alice alice*.jpg
+  veilmatch enroll --photos staff/
+  veilmatch enroll --list staff.csv --gates strict
   veilmatch enroll --id alice --embedding alice.npy
   veilmatch enroll --id alice --embedding staff.npy --row 17
   veilmatch enroll --collection lfw --embeddings X.npy --labels labels.csv --json
+
+Several photos of one person are fused into one template. In the folder of
+--photos each folder is a person and its name the id; staff.csv has the columns
+`id,path`, paths from where it lies. Photos that are refused are listed with the
+reason; a person is refused if none is left.
 
 labels.csv has the columns `row,label`; rows count from 0. The first row of
 each label is enrolled, under the label as id. Exit code 3 if anybody is
@@ -28,18 +37,28 @@ refused; who is enrolled already is refused as `already-enrolled`.";
 
 /// Arguments of `enroll`.
 #[derive(Clone, Debug, Args)]
+#[command(group = ArgGroup::new("source").required(true).args(["files", "photos", "list", "embedding", "embeddings"]))]
 pub struct EnrollArguments {
     /// The person's id: 1 to 64 characters from A-Z a-z 0-9 . _ - : @
-    #[arg(long, value_name = "ID", requires = "embedding", required_unless_present = "embeddings")]
+    #[arg(long, value_name = "ID", conflicts_with_all = ["embeddings", "photos", "list"])]
     pub id: Option<SubjectId>,
+    /// Photos of the person; a folder stands for the photos in it
+    #[arg(value_name = "PHOTO", requires = "id")]
+    pub files: Vec<PathBuf>,
+    /// Many people's photos: a folder for each person, named after the id
+    #[arg(long, value_name = "FOLDER")]
+    pub photos: Option<PathBuf>,
+    /// Many people's photos: columns `id,path`
+    #[arg(long, value_name = "F.csv")]
+    pub list: Option<PathBuf>,
     /// The person's embedding: a matrix of float16 or float32, one unit vector per row
-    #[arg(long, value_name = "F.npy", requires = "id", conflicts_with = "embeddings")]
+    #[arg(long, value_name = "F.npy", requires = "id")]
     pub embedding: Option<PathBuf>,
     /// Which of its rows, counted from 0
     #[arg(long, value_name = "N", default_value_t = 0, requires = "embedding")]
     pub row: usize,
     /// Many people's embeddings
-    #[arg(long, value_name = "X.npy", requires = "labels", conflicts_with = "id")]
+    #[arg(long, value_name = "X.npy", requires = "labels")]
     pub embeddings: Option<PathBuf>,
     /// Who is in which row: columns `row,label`
     #[arg(long, value_name = "F.csv", requires = "embeddings")]
@@ -47,6 +66,9 @@ pub struct EnrollArguments {
     /// Scale embeddings of any length to unit length instead of refusing them
     #[arg(long)]
     pub normalize: bool,
+    /// How photos become templates.
+    #[command(flatten)]
+    pub options: PhotoOptions,
     /// The rotation.
     #[command(flatten)]
     pub rotated: RotatedBy,
@@ -67,7 +89,13 @@ struct Enrolled {
     codes: BTreeMap<String, usize>,
     refusals: Vec<Refused>,
     seconds: f64,
+    /// Photos that gave no template.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    refused_photos: Vec<RefusedPhoto>,
 }
+
+/// The code of people of whom no photo was accepted.
+const NO_PHOTO: &str = "no-usable-photo";
 
 #[derive(Serialize)]
 struct Refused {
@@ -99,7 +127,7 @@ impl Answer for Enrolled {
             text += &table(&["refused as", "people", "for example", "because"], &[1], &rows);
             text.push('\n');
         }
-        text
+        text + &refusal_table(&self.refused_photos)
     }
 
     fn verdict(&self) -> Verdict {
@@ -108,7 +136,7 @@ impl Answer for Enrolled {
 }
 
 pub(super) async fn run(session: &Session<'_>, arguments: &EnrollArguments) -> Result<Verdict, CliError> {
-    let people = people(arguments)?;
+    let Read { people, without, refused_photos } = read(arguments, session)?;
     let profile = session.profile()?;
     let collection = session.collection(&profile, &arguments.collection).await?;
     let bar = session.progress.stage("enrolling", people.len());
@@ -126,10 +154,39 @@ pub(super) async fn run(session: &Session<'_>, arguments: &EnrollArguments) -> R
             other => other,
         }
     })?;
-    finish(&summary(collection.name().to_string(), &enrolment, seconds), arguments.output.json)
+    let mut enrolled = summary(collection.name().to_string(), &enrolment, seconds);
+    enrolled.also_refused(&without, refused_photos);
+    finish(&enrolled, arguments.output.json)
+}
+
+/// Who is to be enrolled, and who cannot be.
+#[derive(Default)]
+struct Read {
+    people: Vec<(SubjectId, Embedding)>,
+    /// People of whom no photo was accepted.
+    without: Vec<SubjectId>,
+    refused_photos: Vec<RefusedPhoto>,
 }
 
 /// Everything is read and checked before the first is sent.
+fn read(arguments: &EnrollArguments, session: &Session<'_>) -> Result<Read, CliError> {
+    let albums = match (&arguments.id, &arguments.photos, &arguments.list) {
+        (Some(id), ..) if !arguments.files.is_empty() => Albums::from([(id.clone(), photos::named(&arguments.files)?)]),
+        (_, Some(folder), _) => photos::folder(folder)?,
+        (_, _, Some(list)) => photos::listed(list)?,
+        _ => return Ok(Read { people: people(arguments)?, ..Read::default() }),
+    };
+    let extractor = arguments.options.extractor(1)?;
+    let made = photos::templates(&extractor, &albums, session.progress)?;
+    let mut people = made.people;
+    if let Some(rotation) = arguments.rotated.read()? {
+        for (_, embedding) in &mut people {
+            *embedding = rotated(&rotation, embedding)?;
+        }
+    }
+    Ok(Read { people, without: made.without, refused_photos: made.refused })
+}
+
 fn people(arguments: &EnrollArguments) -> Result<Vec<(SubjectId, Embedding)>, CliError> {
     if let (Some(id), Some(path)) = (&arguments.id, &arguments.embedding) {
         let embedding = input::embedding(path, arguments.row, arguments.normalize)?;
@@ -167,7 +224,29 @@ fn summary(collection: String, enrolment: &Enrolment, seconds: f64) -> Enrolled 
     for refused in &refusals {
         *codes.entry(refused.code.clone()).or_insert(0) += 1;
     }
-    Enrolled { collection, accepted: enrolment.accepted(), refused: refusals.len(), codes, refusals, seconds }
+    Enrolled {
+        collection,
+        accepted: enrolment.accepted(),
+        refused: refusals.len(),
+        codes,
+        refusals,
+        seconds,
+        refused_photos: Vec::new(),
+    }
+}
+
+impl Enrolled {
+    /// People whom nobody was asked about, because no photo of them was accepted; and all refused photos.
+    fn also_refused(&mut self, without: &[SubjectId], photos: Vec<RefusedPhoto>) {
+        for subject in without {
+            let reasons = photos.iter().filter(|photo| photo.subject.as_deref() == Some(subject.as_str()));
+            let message = reasons.map(|photo| photo.message.as_str()).collect::<Vec<_>>().join("; ");
+            self.refusals.push(Refused { subject: subject.to_string(), code: NO_PHOTO.into(), message });
+            *self.codes.entry(NO_PHOTO.into()).or_insert(0) += 1;
+        }
+        self.refused += without.len();
+        self.refused_photos = photos;
+    }
 }
 
 #[cfg(test)]
@@ -196,5 +275,25 @@ mod tests {
         );
         let text = summary.text();
         assert!(text.starts_with("staff: 1 accepted, 3 refused") && text.contains("already-enrolled"), "{text}");
+    }
+
+    #[test]
+    fn people_without_a_usable_photo_are_refused_with_the_reason_of_each_photo() {
+        let photo = |subject: &str, message: &str| RefusedPhoto {
+            subject: Some(subject.into()),
+            file: format!("{subject}.jpg"),
+            code: "face-too-small",
+            message: message.into(),
+        };
+        let mut enrolled = summary("staff".into(), &Enrolment { results: vec![] }, 1.0);
+        let refused = vec![photo("ann", "too small"), photo("bo", "too dark"), photo("bo", "blurred")];
+        enrolled.also_refused(&[SubjectId::new("bo").unwrap()], refused);
+        assert_eq!((enrolled.refused, enrolled.verdict()), (1, Verdict::Refused));
+        assert_eq!(
+            (enrolled.refusals[0].subject.as_str(), enrolled.refusals[0].message.as_str()),
+            ("bo", "too dark; blurred")
+        );
+        let text = enrolled.text();
+        assert!(text.contains("no-usable-photo") && text.contains("ann.jpg"), "{text}");
     }
 }

@@ -11,6 +11,7 @@ use crate::services::stopped;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
+  veilmatch identify photo.jpg
   veilmatch identify --embedding probe.npy
   veilmatch identify --embedding probe.npy --mode exists
   veilmatch identify --embedding probes.npy --row 3 --mode matches --max-matches 8 --json
@@ -35,7 +36,8 @@ pub struct IdentifyArguments {
     /// Most people that `matches` may name, 1 to 64
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub max_matches: u16,
-    /// Cosine from which two faces match, -0.9 to 0.9; by default the profile's, else 0.427
+    /// Cosine from which two faces match, -0.9 to 0.9; by default the profile's, else the model's at one false match in
+    /// 10,000, else 0.427
     #[arg(long, value_name = "T", value_parser = threshold, allow_negative_numbers = true)]
     pub threshold: Option<Threshold>,
     /// The preselection.
@@ -144,9 +146,9 @@ impl Answer for Identified {
 }
 
 pub(super) async fn run(session: &Session<'_>, arguments: &IdentifyArguments) -> Result<Verdict, CliError> {
-    let probe = arguments.probe.read()?;
+    let (probe, own) = arguments.probe.read(session.progress)?;
     let profile = session.profile()?;
-    let threshold = profile.threshold(arguments.threshold)?;
+    let threshold = profile.threshold_or(arguments.threshold, own)?;
     let collection = session.collection(&profile, &arguments.collection).await?;
     let ask = match arguments.mode {
         Mode::Best => Ask::Best,

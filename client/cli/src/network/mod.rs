@@ -17,13 +17,14 @@ mod verify;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use clap::{Args, Subcommand};
+use clap::{ArgGroup, Args, Subcommand};
 use serde::Serialize;
 use veilmatch_domain::{CollectionId, Embedding, Explain, Party, Threshold};
 use veilmatch_sdk::{Collection, Veilmatch};
 
 use crate::exit::{CliError, Verdict};
 use crate::input;
+use crate::photos::{self, PhotoOptions};
 use crate::profile::ProfileFile;
 use crate::report::Progress;
 use crate::rotation::RotatedBy;
@@ -86,26 +87,40 @@ pub struct Output {
     pub json: bool,
 }
 
-/// One embedding.
+/// One embedding, or photos of one person.
 #[derive(Clone, Debug, Args)]
+#[command(group = ArgGroup::new("probe").required(true).args(["photos", "embedding"]))]
 pub struct OneEmbedding {
+    /// A photo of the person, or several, whose templates are fused; a folder stands for the photos in it
+    #[arg(value_name = "PHOTO")]
+    pub photos: Vec<PathBuf>,
     /// A matrix of float16 or float32, one unit vector per row
     #[arg(long, value_name = "F.npy")]
-    pub embedding: PathBuf,
+    pub embedding: Option<PathBuf>,
     /// Which of its rows, counted from 0
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub row: usize,
     /// Scale an embedding of any length to unit length instead of refusing it
     #[arg(long)]
     pub normalize: bool,
+    /// How photos become templates.
+    #[command(flatten)]
+    pub options: PhotoOptions,
     /// The rotation.
     #[command(flatten)]
     pub rotated: RotatedBy,
 }
 
 impl OneEmbedding {
-    fn read(&self) -> Result<Embedding, CliError> {
-        self.rotated.apply(input::embedding(&self.embedding, self.row, self.normalize)?)
+    /// The embedding, and the threshold that its model suggests, if it is a photo's.
+    fn read(&self, progress: &Progress) -> Result<(Embedding, Option<Threshold>), CliError> {
+        if let Some(file) = &self.embedding {
+            let embedding = input::embedding(file, self.row, self.normalize)?;
+            return Ok((self.rotated.apply(embedding)?, None));
+        }
+        let extractor = self.options.extractor(0)?;
+        let probe = photos::probe(&extractor, &self.photos, progress)?;
+        Ok((self.rotated.apply(probe)?, photos::usual_threshold(&extractor)))
     }
 }
 

@@ -10,6 +10,7 @@ use crate::services::stopped;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
+  veilmatch verify --id alice photo.jpg
   veilmatch verify --id alice --embedding probe.npy
   veilmatch verify --id alice --embedding probes.npy --row 3 --threshold 0.5
   veilmatch verify --id alice --embedding probe.npy --json | jq .verified
@@ -26,7 +27,8 @@ pub struct VerifyArguments {
     /// The probe.
     #[command(flatten)]
     pub probe: OneEmbedding,
-    /// Cosine from which two faces match, -0.9 to 0.9; by default the profile's, else 0.427
+    /// Cosine from which two faces match, -0.9 to 0.9; by default the profile's, else the model's at one false match in
+    /// 10,000, else 0.427
     #[arg(long, value_name = "T", value_parser = threshold, allow_negative_numbers = true)]
     pub threshold: Option<Threshold>,
     /// The collection.
@@ -57,9 +59,9 @@ impl Answer for Verified {
 }
 
 pub(super) async fn run(session: &Session<'_>, arguments: &VerifyArguments) -> Result<Verdict, CliError> {
-    let probe = arguments.probe.read()?;
+    let (probe, own) = arguments.probe.read(session.progress)?;
     let profile = session.profile()?;
-    let threshold = profile.threshold(arguments.threshold)?;
+    let threshold = profile.threshold_or(arguments.threshold, own)?;
     let collection = session.collection(&profile, &arguments.collection).await?;
     let verified = collection.verify(arguments.id.as_str(), &probe, threshold).await.map_err(stopped)?;
     let answer = Verified {

@@ -17,6 +17,7 @@ mod load;
 mod lock_out;
 mod matchers;
 mod paillier;
+mod photos;
 mod preselection;
 mod proxy;
 mod replays;

@@ -82,7 +82,7 @@ impl Session for Loaded {
                 let value: Owned<f32> =
                     value.into_tensor().ok_or_else(|| RuntimeError::Output { name: name.clone() })?;
                 let shape = value.shape().to_vec();
-                Ok((name.clone(), Tensor::new(shape, value.into_data().to_vec())?))
+                Ok((name.clone(), Tensor::new(shape, value.into_data())?))
             })
             .collect()
     }

@@ -118,11 +118,12 @@ fn a_small_face_is_refused_in_words_unless_the_gates_are_off() {
 }
 
 #[test]
-fn a_face_in_the_dark_is_refused() {
-    let view = View { light: [0.12; 3], noise: 1.0, ..View::varied(4, 0) };
-    let photo = Person::new(4).photo(&view);
-    // The detector sees nothing in the dark; what it found in the light is judged here.
-    assert_eq!(extractor(settings()).extract(&file(&photo)).err(), Some(ExtractError::NoFace));
+fn a_face_in_dim_light_is_refused_as_too_dark_and_in_the_dark_nothing_is_found() {
+    let photo = |light: f64| file(&Person::new(4).photo(&View { light: [light; 3], noise: 1.0, ..View::varied(4, 0) }));
+    let gates = Gates { brightness: Some((100.0, 225.0)), ..Gates::DEFAULT };
+    let said = extractor(Settings { gates, ..settings() }).extract(&photo(0.7)).err().unwrap();
+    assert!(matches!(said, ExtractError::Refused { .. }) && said.to_string().contains("face too dark"), "{said}");
+    assert_eq!(extractor(settings()).extract(&photo(0.12)).err(), Some(ExtractError::NoFace));
 }
 
 #[test]
