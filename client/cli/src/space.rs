@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use veilmatch_domain::{Embedding, ModelDigest};
+use veilmatch_domain::{Embedding, Explain, ModelDigest, Status};
 use veilmatch_evaluation::fair::Transform;
 use veilmatch_extract::{ExtractError, Library, LibraryError, TaskKind};
 use veilmatch_preselect::Rotation;
@@ -56,6 +56,12 @@ impl Space {
         }
     }
 
+    /// Whether scores are other than the model's own.
+    #[must_use]
+    pub fn is_mapped(&self) -> bool {
+        self.map.is_some()
+    }
+
     /// The model as a collection of this space knows it: its own digest, or a digest of it with map and rotation.
     #[must_use]
     pub fn model(&self, model: ModelDigest) -> ModelDigest {
@@ -87,6 +93,23 @@ pub fn named_model(name: &str, models: Option<&std::path::Path>) -> Result<Model
     }
 }
 
+/// A collection that is bound to no model is bound to no map either.
+#[derive(Debug, thiserror::Error)]
+#[error("a map or a rotation without the model that it is for")]
+struct OfNoModel;
+
+impl Explain for OfNoModel {
+    fn code(&self) -> &'static str {
+        "no-model"
+    }
+    fn status(&self) -> Status {
+        Status::InvalidArgument
+    }
+    fn advice(&self) -> &'static str {
+        "name the model with --model"
+    }
+}
+
 /// The space that a collection is bound to.
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Model")]
@@ -112,6 +135,7 @@ impl BoundTo {
         let space = self.space.read()?;
         match &self.model {
             Some(name) => Ok(Some(space.model(named_model(name, self.models.as_deref())?))),
+            None if space.map.is_some() || space.rotation.is_some() => Err(CliError::Arguments(Box::new(OfNoModel))),
             None => Ok(None),
         }
     }

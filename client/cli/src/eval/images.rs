@@ -12,7 +12,7 @@ use veilmatch_evaluation::images::{
     self, Accuracy, Acquisition, Image, Outcome, Pair as Judged, Pairs, TimeLimits, accuracy, acquisition,
 };
 use veilmatch_evaluation::page::{self, Page};
-use veilmatch_extract::{ExtractError, Extractor, Faces, GatePreset, Library, RuntimeChoice, Task};
+use veilmatch_extract::{ExtractError, Extractor, Task};
 
 use super::encrypted::{self, Chosen, subject};
 use super::pairs::{self, EncryptedAt};
@@ -21,6 +21,7 @@ use crate::arguments::{SchemeArguments, threshold};
 use crate::engine::{Found, Setup};
 use crate::exit::CliError;
 use crate::input::{self, ImagePair, InputError, Pair};
+use crate::photos::{FaceWord, PhotoOptions};
 use crate::report::{self, Progress};
 use crate::synthetic;
 
@@ -52,54 +53,6 @@ const PHOTOS: [&str; 4] = ["jpg", "jpeg", "png", "webp"];
 /// Deepest folder below the one that is named.
 const DEPTH: usize = 4;
 
-/// How photos become templates.
-#[derive(Clone, Debug, Args)]
-pub struct Extracting {
-    /// Where model files lie, before the usual places
-    #[arg(long, value_name = "FOLDER")]
-    pub models: Option<PathBuf>,
-    /// The detector, by its name in `veilmatch models list`
-    #[arg(long, value_name = "NAME")]
-    pub detector: Option<String>,
-    /// The embedder, by its name in `veilmatch models list`
-    #[arg(long, value_name = "NAME")]
-    pub model: Option<String>,
-    /// What runs the models: auto, onnxruntime or rust
-    #[arg(long, value_name = "NAME", default_value = "auto", value_parser = runtime)]
-    pub runtime: RuntimeChoice,
-    /// What a face must be like: strict, default or off
-    #[arg(long, value_name = "GATES", default_value = "default", value_parser = gates)]
-    pub gates: GatePreset,
-    /// Embed the mirrored face too and add both: twice the time
-    #[arg(long)]
-    pub flip: bool,
-}
-
-fn runtime(text: &str) -> Result<RuntimeChoice, String> {
-    text.parse().map_err(|e: veilmatch_extract::RuntimeError| e.to_string())
-}
-
-fn gates(text: &str) -> Result<GatePreset, String> {
-    text.parse().map_err(|e: veilmatch_extract::UnknownPreset| e.to_string())
-}
-
-impl Extracting {
-    /// `faces` says which face of a photo is meant.
-    fn open(&self, faces: Faces) -> Result<Extractor, CliError> {
-        let settings = veilmatch_extract::Settings {
-            detector: self.detector.clone(),
-            embedder: self.model.clone(),
-            runtime: self.runtime,
-            gates: self.gates.gates(),
-            flip: self.flip,
-            faces,
-            ..veilmatch_extract::Settings::default()
-        };
-        Extractor::open(&Library::standard(self.models.as_deref()), settings)
-            .map_err(|e| CliError::Arguments(Box::new(e)))
-    }
-}
-
 /// Arguments of `eval images`.
 #[derive(Clone, Debug, Args)]
 pub struct ImagesArguments {
@@ -111,10 +64,7 @@ pub struct ImagesArguments {
     pub pairs: PathBuf,
     /// How photos become templates.
     #[command(flatten)]
-    pub extracting: Extracting,
-    /// Which face of a photo with several: one (several are a refusal), largest, or central (data sets cut around the person)
-    #[arg(long, value_name = "WHICH", default_value = "central", value_parser = faces)]
-    pub faces: Faces,
+    pub photos: PhotoOptions,
     /// Thresholds [default: those that the model's manifest gives for FMR 1e-3 and 1e-4]
     #[arg(long, value_name = "T,..", value_delimiter = ',', value_parser = threshold, allow_negative_numbers = true)]
     pub threshold: Vec<Threshold>,
@@ -129,15 +79,6 @@ pub struct ImagesArguments {
     pub outputs: Outputs,
 }
 
-fn faces(text: &str) -> Result<Faces, String> {
-    match text {
-        "one" => Ok(Faces::One),
-        "largest" => Ok(Faces::Largest),
-        "central" => Ok(Faces::Central),
-        _ => Err(format!("not one of {}", Faces::WORDS.join(", "))),
-    }
-}
-
 /// Arguments of `eval time-limits`.
 #[derive(Clone, Debug, Args)]
 pub struct TimeLimitsArguments {
@@ -146,7 +87,7 @@ pub struct TimeLimitsArguments {
     pub images: PathBuf,
     /// How photos become templates.
     #[command(flatten)]
-    pub extracting: Extracting,
+    pub photos: PhotoOptions,
     /// How many of the photos at most, evenly spread
     #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub most: u32,
@@ -199,7 +140,7 @@ pub(super) fn run(
     found: &Found<'_>,
     progress: &Progress,
 ) -> Result<Evaluated<FromImages>, CliError> {
-    let extractor = arguments.extracting.open(arguments.faces)?;
+    let extractor = arguments.photos.extractor_of(FaceWord::Central)?;
     let thresholds = thresholds(arguments, &extractor)?;
     let listed = input::image_pairs(&arguments.pairs)?;
     let (files, places) = files(&arguments.images, &listed)?;
@@ -411,7 +352,7 @@ pub(super) fn time_limits(
     found: &Found<'_>,
     progress: &Progress,
 ) -> Result<Evaluated<Timed>, CliError> {
-    let extractor = arguments.extracting.open(Faces::Largest)?;
+    let extractor = arguments.photos.extractor_of(FaceWord::Largest)?;
     let mut photos = Vec::new();
     collect(&arguments.images, DEPTH, &mut photos)?;
     photos.sort();

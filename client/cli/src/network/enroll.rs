@@ -6,22 +6,23 @@ use std::time::Instant;
 
 use clap::{ArgGroup, Args};
 use serde::Serialize;
-use veilmatch_domain::{Embedding, SubjectId};
+use veilmatch_domain::{Embedding, ModelDigest, SubjectId};
 use veilmatch_sdk::Enrolment;
 
-use super::{Answer, InCollection, Output, Session, finish};
+use super::{Answer, InCollection, Output, Session, finish, of_model};
 use crate::exit::{CliError, Verdict};
 use crate::input;
 use crate::photos::{self, Albums, PhotoOptions, RefusedPhoto, refusal_table};
 use crate::report::{count, table};
-use crate::rotation::{RotatedBy, rotated};
 use crate::services::stopped;
+use crate::space::{Space, SpaceArguments};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
   veilmatch enroll --id alice alice*.jpg
   veilmatch enroll --photos staff/
   veilmatch enroll --list staff.csv --gates strict
+  veilmatch enroll --id alice --replace alice-2026.jpg
   veilmatch enroll --id alice --embedding alice.npy
   veilmatch enroll --id alice --embedding staff.npy --row 17
   veilmatch enroll --collection lfw --embeddings X.npy --labels labels.csv --json
@@ -69,9 +70,13 @@ pub struct EnrollArguments {
     /// How photos become templates.
     #[command(flatten)]
     pub options: PhotoOptions,
-    /// The rotation.
+    /// Put templates in the place of those that people have, at all parties at once: a person whose new template is refused keeps
+    /// the old one. Takes the roles for enrolment and for erasure
+    #[arg(long)]
+    pub replace: bool,
+    /// What is done to embeddings.
     #[command(flatten)]
-    pub rotated: RotatedBy,
+    pub space: SpaceArguments,
     /// The collection.
     #[command(flatten)]
     pub collection: InCollection,
@@ -136,9 +141,10 @@ impl Answer for Enrolled {
 }
 
 pub(super) async fn run(session: &Session<'_>, arguments: &EnrollArguments) -> Result<Verdict, CliError> {
-    let Read { people, without, refused_photos } = read(arguments, session)?;
+    let Read { people, without, refused_photos, model } = read(arguments, session)?;
     let profile = session.profile()?;
-    let collection = session.collection(&profile, &arguments.collection).await?;
+    let collection = of_model(session.collection(&profile, &arguments.collection).await?, model);
+    let collection = if arguments.replace { collection.superseding() } else { collection };
     let bar = session.progress.stage("enrolling", people.len());
     let began = Instant::now();
     let enrolment = collection.enroll_many(people, |progress| bar.reach(progress.done)).await;
@@ -166,46 +172,46 @@ struct Read {
     /// People of whom no photo was accepted.
     without: Vec<SubjectId>,
     refused_photos: Vec<RefusedPhoto>,
+    /// Their model with map and rotation, if it is known.
+    model: Option<ModelDigest>,
 }
 
 /// Everything is read and checked before the first is sent.
 fn read(arguments: &EnrollArguments, session: &Session<'_>) -> Result<Read, CliError> {
+    let space = arguments.space.read()?;
     let albums = match (&arguments.id, &arguments.photos, &arguments.list) {
         (Some(id), ..) if !arguments.files.is_empty() => Albums::from([(id.clone(), photos::named(&arguments.files)?)]),
         (_, Some(folder), _) => photos::folder(folder)?,
         (_, _, Some(list)) => photos::listed(list)?,
-        _ => return Ok(Read { people: people(arguments)?, ..Read::default() }),
+        _ => {
+            let model = arguments.options.named_model()?.map(|model| space.model(model));
+            return Ok(Read { people: people(arguments, &space)?, model, ..Read::default() });
+        }
     };
     let extractor = arguments.options.extractor(1)?;
     let made = photos::templates(&extractor, &albums, session.progress)?;
-    let mut people = made.people;
-    if let Some(rotation) = arguments.rotated.read()? {
-        for (_, embedding) in &mut people {
-            *embedding = rotated(&rotation, embedding)?;
-        }
-    }
-    Ok(Read { people, without: made.without, refused_photos: made.refused })
+    let mapped = |(id, embedding)| Ok((id, space.apply(embedding)?));
+    let people = made.people.into_iter().map(mapped).collect::<Result<_, CliError>>()?;
+    let model = Some(space.model(extractor.embedder().model()));
+    Ok(Read { people, without: made.without, refused_photos: made.refused, model })
 }
 
-fn people(arguments: &EnrollArguments) -> Result<Vec<(SubjectId, Embedding)>, CliError> {
+fn people(arguments: &EnrollArguments, space: &Space) -> Result<Vec<(SubjectId, Embedding)>, CliError> {
     if let (Some(id), Some(path)) = (&arguments.id, &arguments.embedding) {
         let embedding = input::embedding(path, arguments.row, arguments.normalize)?;
-        return Ok(vec![(id.clone(), arguments.rotated.apply(embedding)?)]);
+        return Ok(vec![(id.clone(), space.apply(embedding)?)]);
     }
     let (Some(embeddings), Some(labels)) = (&arguments.embeddings, &arguments.labels) else {
         // clap asks for one pair or the other.
         return Ok(Vec::new());
     };
-    let mut rows = input::embeddings(embeddings, arguments.normalize)?;
-    if let Some(rotation) = arguments.rotated.read()? {
-        rows = rows.iter().map(|row| rotated(&rotation, row)).collect::<Result<_, _>>()?;
-    }
+    let rows = input::embeddings(embeddings, arguments.normalize)?;
     let mut seen = BTreeSet::new();
     let mut people = Vec::new();
     for (row, label) in input::labels(labels, rows.len())? {
         let subject = input::subject(labels, row, &label)?;
         if let (true, Some(embedding)) = (seen.insert(label), rows.get(row)) {
-            people.push((subject, embedding.clone()));
+            people.push((subject, space.apply(embedding.clone())?));
         }
     }
     Ok(people)

@@ -5,7 +5,7 @@ use serde::Serialize;
 use veilmatch_domain::{Outcome, Preselection, SubjectId, Threshold};
 use veilmatch_sdk::Ask;
 
-use super::{Answer, InCollection, OneEmbedding, Output, Session, finish, threshold};
+use super::{Answer, InCollection, OneEmbedding, Output, Probe, Session, finish, of_model, threshold};
 use crate::exit::{CliError, Verdict};
 use crate::services::stopped;
 
@@ -146,10 +146,10 @@ impl Answer for Identified {
 }
 
 pub(super) async fn run(session: &Session<'_>, arguments: &IdentifyArguments) -> Result<Verdict, CliError> {
-    let (probe, own) = arguments.probe.read(session.progress)?;
+    let Probe { embedding: probe, usual, model } = arguments.probe.read(session.progress)?;
     let profile = session.profile()?;
-    let threshold = profile.threshold_or(arguments.threshold, own)?;
-    let collection = session.collection(&profile, &arguments.collection).await?;
+    let threshold = profile.threshold_or(arguments.threshold, usual)?;
+    let collection = of_model(session.collection(&profile, &arguments.collection).await?, model);
     let ask = match arguments.mode {
         Mode::Best => Ask::Best,
         Mode::Exists => Ask::Exists,

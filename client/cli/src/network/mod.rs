@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{ArgGroup, Args, Subcommand};
 use serde::Serialize;
-use veilmatch_domain::{CollectionId, Embedding, Explain, Party, Threshold};
+use veilmatch_domain::{CollectionId, Embedding, Explain, ModelDigest, Party, Threshold};
 use veilmatch_sdk::{Collection, Veilmatch};
 
 use crate::exit::{CliError, Verdict};
@@ -27,8 +27,8 @@ use crate::input;
 use crate::photos::{self, PhotoOptions};
 use crate::profile::ProfileFile;
 use crate::report::Progress;
-use crate::rotation::RotatedBy;
 use crate::services::stopped;
+use crate::space::SpaceArguments;
 
 /// The commands that ask a deployment.
 #[derive(Debug, Subcommand)]
@@ -106,21 +106,42 @@ pub struct OneEmbedding {
     /// How photos become templates.
     #[command(flatten)]
     pub options: PhotoOptions,
-    /// The rotation.
+    /// What is done to embeddings.
     #[command(flatten)]
-    pub rotated: RotatedBy,
+    pub space: SpaceArguments,
+}
+
+/// A probe, and what is known of its model.
+struct Probe {
+    embedding: Embedding,
+    /// The threshold that the model suggests, if it is a photo's and nothing else was done to it.
+    usual: Option<Threshold>,
+    /// Its model with map and rotation, if it is known.
+    model: Option<ModelDigest>,
 }
 
 impl OneEmbedding {
-    /// The embedding, and the threshold that its model suggests, if it is a photo's.
-    fn read(&self, progress: &Progress) -> Result<(Embedding, Option<Threshold>), CliError> {
+    fn read(&self, progress: &Progress) -> Result<Probe, CliError> {
+        let space = self.space.read()?;
         if let Some(file) = &self.embedding {
             let embedding = input::embedding(file, self.row, self.normalize)?;
-            return Ok((self.rotated.apply(embedding)?, None));
+            let model = self.options.named_model()?.map(|model| space.model(model));
+            return Ok(Probe { embedding: space.apply(embedding)?, usual: None, model });
         }
         let extractor = self.options.extractor(0)?;
         let probe = photos::probe(&extractor, &self.photos, progress)?;
-        Ok((self.rotated.apply(probe)?, photos::usual_threshold(&extractor)))
+        // A map changes scores; a rotation does not.
+        let usual = photos::usual_threshold(&extractor).filter(|_| !space.is_mapped());
+        let model = Some(space.model(extractor.embedder().model()));
+        Ok(Probe { embedding: space.apply(probe)?, usual, model })
+    }
+}
+
+/// The same collection, for embeddings of this model if it is known.
+fn of_model(collection: Collection, model: Option<ModelDigest>) -> Collection {
+    match model {
+        Some(model) => collection.of_model(model),
+        None => collection,
     }
 }
 

@@ -4,7 +4,7 @@ use clap::Args;
 use serde::Serialize;
 use veilmatch_domain::{SubjectId, Threshold};
 
-use super::{Answer, InCollection, OneEmbedding, Output, Session, finish, threshold};
+use super::{Answer, InCollection, OneEmbedding, Output, Probe, Session, finish, of_model, threshold};
 use crate::exit::{CliError, Verdict};
 use crate::services::stopped;
 
@@ -59,10 +59,10 @@ impl Answer for Verified {
 }
 
 pub(super) async fn run(session: &Session<'_>, arguments: &VerifyArguments) -> Result<Verdict, CliError> {
-    let (probe, own) = arguments.probe.read(session.progress)?;
+    let Probe { embedding: probe, usual, model } = arguments.probe.read(session.progress)?;
     let profile = session.profile()?;
-    let threshold = profile.threshold_or(arguments.threshold, own)?;
-    let collection = session.collection(&profile, &arguments.collection).await?;
+    let threshold = profile.threshold_or(arguments.threshold, usual)?;
+    let collection = of_model(session.collection(&profile, &arguments.collection).await?, model);
     let verified = collection.verify(arguments.id.as_str(), &probe, threshold).await.map_err(stopped)?;
     let answer = Verified {
         collection: collection.name().to_string(),

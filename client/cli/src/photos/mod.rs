@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use serde::Serialize;
-use veilmatch_domain::{Embedding, Explain, Status, SubjectId, Threshold};
+use veilmatch_domain::{Embedding, Explain, ModelDigest, Status, SubjectId, Threshold};
 use veilmatch_extract::{
     ExtractError, Extraction, Extractor, Faces, GatePreset, Library, RuntimeChoice, Settings, Task, fused,
 };
@@ -20,6 +20,7 @@ use veilmatch_extract::{
 use crate::exit::CliError;
 use crate::input::{self, InputError};
 use crate::report::{Progress, table};
+use crate::space::named_model;
 
 /// Names of files that are taken for photos, in a folder.
 const EXTENSIONS: [&str; 4] = ["jpg", "jpeg", "png", "webp"];
@@ -38,13 +39,15 @@ pub struct PhotoOptions {
     /// Refuse faces that are less likely than this to be there in person, 0 to 1; needs a model that does `liveness`
     #[arg(long, help_heading = PHOTOS, value_name = "P", value_parser = probability)]
     pub liveness: Option<f64>,
-    /// Which face of a photo: `one` (the only one), `largest`, or `central`, nearest to the middle
-    #[arg(long, help_heading = PHOTOS, hide_possible_values = true, value_enum, default_value_t = FaceWord::One, value_name = "WHICH")]
-    pub faces: FaceWord,
+    /// Which face of a photo: `one` (the only one), `largest`, or `central`, nearest to the middle [default: one; `eval images`
+    /// central, `eval time-limits` largest]
+    #[arg(long, help_heading = PHOTOS, hide_possible_values = true, value_enum, value_name = "WHICH")]
+    pub faces: Option<FaceWord>,
     /// Embed the mirrored face too and add both vectors
     #[arg(long, help_heading = PHOTOS)]
     pub flip: bool,
-    /// The embedder; by default the first that is installed
+    /// The embedder; by default the first that is installed. With embeddings from a file, the model that made them, by name or
+    /// digest: a collection that is bound to a model wants to know
     #[arg(long, help_heading = PHOTOS, value_name = "NAME")]
     pub model: Option<String>,
     /// The detector; by default the first that is installed
@@ -73,10 +76,9 @@ pub enum GateWord {
 }
 
 /// [`Faces`] as an option's value.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum FaceWord {
     /// The only one.
-    #[default]
     One,
     /// The largest.
     Largest,
@@ -133,9 +135,9 @@ impl PhotoOptions {
             gates,
             flip: self.flip,
             faces: match self.faces {
-                FaceWord::One => Faces::One,
-                FaceWord::Largest => Faces::Largest,
-                FaceWord::Central => Faces::Central,
+                None | Some(FaceWord::One) => Faces::One,
+                Some(FaceWord::Largest) => Faces::Largest,
+                Some(FaceWord::Central) => Faces::Central,
             },
             ..Settings::default()
         }
@@ -147,6 +149,22 @@ impl PhotoOptions {
     /// [`CliError::Arguments`]: a model is missing or cannot be run.
     pub fn extractor(&self, threads: usize) -> Result<Extractor, CliError> {
         Extractor::open(&self.library(), self.settings(threads)).map_err(bad)
+    }
+
+    /// The same, on all cores, where another face is meant unless the options say which.
+    ///
+    /// # Errors
+    /// As [`PhotoOptions::extractor`].
+    pub fn extractor_of(&self, usual: FaceWord) -> Result<Extractor, CliError> {
+        Self { faces: self.faces.or(Some(usual)), ..self.clone() }.extractor(0)
+    }
+
+    /// The model of embeddings that come from a file, if `--model` says which.
+    ///
+    /// # Errors
+    /// [`CliError::Arguments`] if there is no embedder of that name and it is no digest.
+    pub fn named_model(&self) -> Result<Option<ModelDigest>, CliError> {
+        self.model.as_deref().map(|name| named_model(name, self.models.as_deref())).transpose()
     }
 }
 
