@@ -359,11 +359,16 @@ impl Listed<'_> {
                     (None, false) if line.download.is_some() => "missing; can be pulled".into(),
                     (None, false) => "missing".into(),
                 };
-                vec![line.name.into(), line.task.clone(), state, line.licence.into(), line.source.into()]
+                vec![line.name.into(), line.task.clone(), state, line.licence.into()]
             })
             .collect();
-        let mut text = table(&["model", "does", "file", "licence", "source"], &[], &rows);
-        text += "\nFolders: ";
+        let mut text = table(&["model", "does", "file", "licence"], &[], &rows);
+        text.push('\n');
+        // Addresses in one piece, to be copied.
+        for line in self.models.iter().filter(|line| !line.built_in) {
+            text += &format!("{} comes from {}\n", line.name, line.source);
+        }
+        text += "Folders: ";
         text += &if self.folders.is_empty() { "none".into() } else { self.folders.join(", ") };
         text.push('\n');
         for broken in &self.broken {

@@ -120,8 +120,8 @@ fn a_small_face_is_refused_in_words_unless_the_gates_are_off() {
 #[test]
 fn a_face_in_dim_light_is_refused_as_too_dark_and_in_the_dark_nothing_is_found() {
     let photo = |light: f64| file(&Person::new(4).photo(&View { light: [light; 3], noise: 1.0, ..View::varied(4, 0) }));
-    let gates = Gates { brightness: Some((100.0, 225.0)), ..Gates::DEFAULT };
-    let said = extractor(Settings { gates, ..settings() }).extract(&photo(0.7)).err().unwrap();
+    let gates = Gates { brightness: Some((160.0, 225.0)), ..Gates::DEFAULT };
+    let said = extractor(Settings { gates, ..settings() }).extract(&photo(0.86)).err().unwrap();
     assert!(matches!(said, ExtractError::Refused { .. }) && said.to_string().contains("face too dark"), "{said}");
     assert_eq!(extractor(settings()).extract(&photo(0.12)).err(), Some(ExtractError::NoFace));
 }

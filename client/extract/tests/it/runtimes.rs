@@ -1,6 +1,7 @@
 //! Both run-times give the same outputs on every model.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Instant;
 
 use veilmatch_extract::{Layout, Library, Runtime, RuntimeChoice, RuntimeError, Task, Tensor, open_runtime};
@@ -90,24 +91,54 @@ fn without_the_library_the_choice_is_rust_and_the_name_an_error() {
         Err(error) => {
             assert!(matches!(error, RuntimeError::Unavailable { .. }), "{error}");
             assert!(auto.describe().starts_with("rust"));
+            said(&error.to_string());
         }
     }
 }
 
-/// The library that is missing is named in the environment of a process of its own.
+/// The one function by which a library of ONNX Runtime is known, of a version that is too old or has nothing behind it.
+fn library(folder: &Path, version: &str) -> PathBuf {
+    let source = format!(
+        r#"
+        typedef struct {{ const void *(*api)(unsigned); const char *(*version)(void); }} Base;
+        static const void *api(unsigned number) {{ (void)number; return 0; }}
+        static const char *version(void) {{ return "{version}"; }}
+        static const Base base = {{ api, version }};
+        const Base *OrtGetApiBase(void) {{ return &base; }}
+        "#
+    );
+    let (code, file) = (folder.join("library.c"), folder.join(format!("libonnxruntime-{version}.so")));
+    std::fs::write(&code, source).unwrap();
+    let status = Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&file).arg(&code).status().unwrap();
+    assert!(status.success());
+    file
+}
+
+/// A process has one library, so each is named in the environment of a process of its own.
 #[test]
-fn a_named_library_that_is_missing_is_an_error_in_words() {
+fn a_library_that_cannot_be_used_is_an_error_in_words_and_never_a_panic() {
+    let folder = tempfile::tempdir().unwrap();
+    let missing = folder.path().join("missing.so");
+    let text = folder.path().join("text.so");
+    std::fs::write(&text, "not a library").unwrap();
     let here = std::env::current_exe().unwrap();
-    let run = |library: &Path| {
-        let output = std::process::Command::new(&here)
-            .args(["--exact", "runtimes::without_the_library_the_choice_is_rust_and_the_name_an_error"])
-            .env("VEILMATCH_ONNXRUNTIME", library)
+    let (old, hollow) = (library(folder.path(), "1.17.3"), library(folder.path(), "1.99.0"));
+    for (file, words) in [
+        (&missing, "missing.so"),
+        (&text, "text.so"),
+        (&PathBuf::from("libc.so.6"), "libc.so.6"),
+        (&old, "1.17.3"),
+        (&hollow, "not what its version says"),
+    ] {
+        let output = Command::new(&here)
+            .args(["--exact", "runtimes::without_the_library_the_choice_is_rust_and_the_name_an_error", "--nocapture"])
+            .env("VEILMATCH_ONNXRUNTIME", file)
             .output()
             .unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
-    };
-    run(Path::new("/nowhere/libonnxruntime.so"));
-    run(&here);
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{}: {told}", file.display());
+        assert!(told.contains(words) && told.contains("ONNX Runtime is not available"), "{}: {told}", file.display());
+    }
 }
 
 #[expect(clippy::print_stderr, reason = "the times are worth seeing with --nocapture")]
