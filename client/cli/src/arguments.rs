@@ -77,7 +77,7 @@ pub struct Arguments {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Play the whole protocol in one process: ceremony, enrol, verify, identify, erase
+    /// Play the whole protocol with all its servers on this machine: ceremony, enrol, verify, identify, erase
     ///
     /// Every decision is compared with the plaintext one. Client, matcher and three key holders exchange serialised
     /// bytes and nothing else.

@@ -265,13 +265,22 @@ fn images_are_extracted_decided_and_refusals_counted() {
         report.text
     );
     is_page(&folder.path().join("i.html"));
+    let reason = |words: &str| {
+        let Evaluation::Images(arguments) = command(words, &folder) else { panic!("not images") };
+        let error = images::run(&arguments, &encrypted::found, &Progress::hidden()).map(|_| ()).unwrap_err();
+        (error.exit_code(), error.code())
+    };
+    // An embedder of the user's own, whose manifest says nothing of thresholds.
+    let manifest = include_str!("../../../../models/tiny-embed.toml").replace("tiny-embed", "own");
+    let (uncalibrated, _) = manifest.split_once("[[threshold]]").unwrap();
+    std::fs::write(folder.path().join("own.toml"), uncalibrated).unwrap();
+    std::fs::write(folder.path().join("own.onnx"), include_bytes!("../../../../models/tiny-embed.onnx")).unwrap();
+    let own = "--models {} --detector tiny-detect --model own --runtime rust --gates off";
+    let words = format!("veilmatch eval images --images {{}} --pairs {{}}/pairs.csv {own}");
+    assert_eq!(reason(&words), (2, "not-calibrated"));
     std::fs::remove_file(folder.path().join("p3/1.png")).unwrap();
-    let error = images::run(&arguments, &encrypted::found, &Progress::hidden()).map(|_| ()).unwrap_err();
-    assert_eq!((error.exit_code(), error.code()), (2, "no-such-file"));
     let words = format!("veilmatch eval images --images {{}} --pairs {{}}/pairs.csv {TINY}");
-    let Evaluation::Images(arguments) = command(&words, &folder) else { panic!("not images") };
-    let error = images::run(&arguments, &encrypted::found, &Progress::hidden()).map(|_| ()).unwrap_err();
-    assert_eq!((error.exit_code(), error.code()), (2, "not-calibrated"));
+    assert_eq!(reason(&words), (2, "no-such-file"));
 }
 
 #[test]
