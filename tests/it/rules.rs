@@ -183,6 +183,12 @@ fn lock_out_delays_doubles_and_disables() {
     scene.cluster.now.0 += 100_000;
     restart(&mut scene);
     assert_eq!(reason(scene.verify(0)), "subject-disabled");
+    // A new template of the subject is not a way around it.
+    let embedding = scene.people[0].1.clone();
+    assert_eq!(scene.cluster.supersede(&subject, &embedding).unwrap(), Verdict::Accepted);
+    assert_eq!(reason(scene.verify(0)), "subject-disabled");
+    restart(&mut scene);
+    assert_eq!(reason(scene.verify(0)), "subject-disabled");
     scene.cluster.take_failures();
     // Erased and enrolled again, the subject starts anew.
     scene.cluster.erase(&subject).unwrap();
