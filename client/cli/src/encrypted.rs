@@ -1,5 +1,4 @@
-//! The encrypted engine: a cluster of all parties behind [`Engine`]. The only place of this crate that names the
-//! cryptographic rooms.
+//! The encrypted engine of evaluations: a cluster of all parties in this process behind [`Engine`].
 
 use veilmatch_cluster::{Address, Cluster, ClusterError};
 use veilmatch_domain::{

@@ -236,9 +236,9 @@ impl CollectionRecord {
         self.policy.as_ref()
     }
 
-    /// Whether nobody is enrolled.
+    /// Whether nobody is enrolled or about to be.
     pub(crate) fn is_empty(&self) -> bool {
-        self.admitted.is_empty()
+        self.admitted.is_empty() && self.reserved.is_empty()
     }
 
     /// The admitted template of a subject.
